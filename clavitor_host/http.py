@@ -1,0 +1,148 @@
+"""A request and a reply as our handlers see them, whatever server and framework carry them.
+
+Ordinary routes (Quart), hot routes (straight from ASGI) and any later protocol build the same `Request`
+and send the same `Reply`, so a handler is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from clavitor_host import strict_json
+from clavitor_host.errors import Problem, invalid_field, problem
+
+if TYPE_CHECKING:
+    from clavitor_host.identity.models import Identity
+
+JSON = "application/json"
+
+RawHeaders = list[tuple[bytes, bytes]]
+"""Header names in lower case and values, as ASGI carries them."""
+
+
+class Request:
+    """One HTTP request.
+
+    `id`: request id, also in the reply's `X-Request-Id` and in every log line of the request.
+    `client`: source address as text, "" for a unix socket. `identity`: who asks, None until authenticated.
+    `peer_certificate`: the verified client certificate as `ssl.getpeercert()` gives it, or None.
+    """
+
+    __slots__ = (
+        "_body",
+        "_query",
+        "_raw_query",
+        "client",
+        "headers",
+        "id",
+        "identity",
+        "method",
+        "path",
+        "peer_certificate",
+        "scheme",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        path: str,
+        raw_query: bytes,
+        headers: RawHeaders,
+        client: str,
+        scheme: str,
+        id: str,
+        body: Callable[[], Awaitable[bytes]],
+        peer_certificate: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.client = client
+        self.scheme = scheme
+        self.id = id
+        self.identity: Identity | None = None
+        self.peer_certificate = peer_certificate
+        self._raw_query = raw_query
+        self._query: dict[str, str] | None = None
+        self._body = body
+
+    def header(self, name: bytes) -> str | None:
+        """Return the first value of a header (name in lower-case bytes), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query parameters. A parameter given twice, or one that is not UTF-8, is a 400."""
+        if self._query is None:
+            self._query = _parse_query(self._raw_query)
+        return self._query
+
+    def query_int(self, name: str, default: int, *, low: int, high: int) -> int:
+        """Return a query parameter as an integer in `low…high`; a 400 names it otherwise."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high:
+            return int(text)
+        raise invalid_field(name, f"an integer from {low} to {high}")
+
+    async def body(self) -> bytes:
+        """Return the whole body. Raises 413 above the route's limit and 408 when it stalls."""
+        return await self._body()
+
+    async def json(self) -> Any:
+        """Return the body as strict JSON. Raises 400 `malformed_json`, or 415 for another content type."""
+        content_type = self.header(b"content-type")
+        if content_type is not None and content_type.partition(";")[0].strip().lower() not in _JSON_TYPES:
+            raise problem(415, "unsupported_media_type", "Content-Type: expected application/json.")
+        try:
+            return strict_json.loads(await self._body())
+        except strict_json.StrictJSONError as error:
+            raise problem(400, "malformed_json", f"The body is not acceptable JSON: {error}.") from None
+
+
+@dataclass(slots=True)
+class Reply:
+    """One HTTP response. `stream`, when given, is sent after `body` and ends when the server shuts down."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str | None = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None
+
+
+Handler = Callable[..., Awaitable[Reply]]
+
+
+def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return a JSON reply."""
+    return Reply(status, strict_json.dumps(value), JSON, headers or {})
+
+
+def problem_reply(error: Problem) -> Reply:
+    """Return an error as RFC 9457 problem+json."""
+    return Reply(error.status, strict_json.dumps(error.body()), "application/problem+json", error.headers)
+
+
+_JSON_TYPES = {"application/json", ""}
+
+
+def _parse_query(raw: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, max_num_fields=100, encoding="utf-8", errors="strict"
+        )
+    except ValueError:
+        raise problem(400, "malformed_query", "The query string is not UTF-8 or has too many fields.") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise problem(400, "malformed_query", "A query parameter is given twice.")
+    return query

@@ -1,0 +1,112 @@
+"""JSON as RFC 8259 means it: UTF-8 only, no NaN, no duplicate names, bounded nesting and digits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64
+"""Deepest nesting of arrays and objects that is read."""
+
+MAX_DIGITS = 19
+"""Most digits of an integer: what fits 64 bits."""
+
+
+class StrictJSONError(ValueError):
+    """The bytes are not acceptable JSON; the message says why and never repeats the bytes."""
+
+
+def loads(data: bytes) -> Any:
+    """Parse UTF-8 JSON strictly. Raises `StrictJSONError`."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StrictJSONError(f"not UTF-8 at byte {error.start}") from None
+    if _depth_exceeds(text, MAX_DEPTH):
+        raise StrictJSONError(f"nested deeper than {MAX_DEPTH} levels")
+    try:
+        value = _DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text:
+            _reject_lone_surrogates(value)
+        return value
+    except StrictJSONError:
+        raise
+    except json.JSONDecodeError as error:
+        raise StrictJSONError(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except (RecursionError, ValueError) as error:
+        raise StrictJSONError(str(error)) from None
+
+
+def dumps(value: Any) -> bytes:
+    """Serialise to compact UTF-8 JSON. NaN and Infinity raise `ValueError`."""
+    return _ENCODER.encode(value).encode()
+
+
+def canonical(value: Any) -> bytes:
+    """Serialise to the one canonical form: sorted names, no spaces, UTF-8."""
+    return _CANONICAL.encode(value).encode()
+
+
+def _reject_lone_surrogates(value: Any) -> None:
+    try:
+        dumps(value)
+    except UnicodeEncodeError:
+        raise StrictJSONError("a string holds half a surrogate pair") from None
+
+
+def _depth_exceeds(text: str, limit: int) -> bool:
+    if text.count("[") + text.count("{") <= limit:
+        return False
+    depth = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            if depth > limit:
+                return True
+        elif char in "]}":
+            depth -= 1
+    return False
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise StrictJSONError("an object has the same name twice")
+        result[name] = value
+    return result
+
+
+def _integer(digits: str) -> int:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise StrictJSONError(f"an integer has more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise StrictJSONError("a number is out of range")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise StrictJSONError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
