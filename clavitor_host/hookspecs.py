@@ -62,9 +62,7 @@ if TYPE_CHECKING:
 
 PROJECT = "clavitor"
 
-Kind = Literal[
-    "single owner", "first answer", "broadcast", "policy", "contribution", "lifecycle", "in transaction"
-]
+Kind = Literal["single owner", "first answer", "broadcast", "policy", "contribution", "lifecycle", "in transaction"]
 Colour = Literal["sync", "async"]
 
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -15,6 +15,7 @@ from clavitor_host import strict_json
 from clavitor_host.errors import Problem, invalid_field, problem
 
 if TYPE_CHECKING:
+    from clavitor_host.host import Host
     from clavitor_host.identity.models import Identity
 
 JSON = "application/json"
@@ -26,7 +27,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 class Request:
     """One HTTP request.
 
-    `id`: request id, also in the reply's `X-Request-Id` and in every log line of the request.
+    `host`: the app's facade. `id`: request id, also in the reply's `X-Request-Id` and in every log line of the request.
     `client`: source address as text, "" for a unix socket. `identity`: who asks, None until authenticated.
     `peer_certificate`: the verified client certificate as `ssl.getpeercert()` gives it, or None.
     """
@@ -37,6 +38,7 @@ class Request:
         "_raw_query",
         "client",
         "headers",
+        "host",
         "id",
         "identity",
         "method",
@@ -48,6 +50,7 @@ class Request:
     def __init__(
         self,
         *,
+        host: Host,
         method: str,
         path: str,
         raw_query: bytes,
@@ -58,6 +61,7 @@ class Request:
         body: Callable[[], Awaitable[bytes]],
         peer_certificate: Mapping[str, Any] | None = None,
     ) -> None:
+        self.host = host
         self.method = method
         self.path = path
         self.headers = headers
@@ -143,6 +147,8 @@ def _parse_query(raw: bytes) -> dict[str, str]:
     except ValueError:
         raise problem(400, "malformed_query", "The query string is not UTF-8 or has too many fields.") from None
     query = dict(pairs)
+    if any("\x00" in name or "\x00" in value for name, value in pairs):
+        raise problem(400, "malformed_query", "The query string has a NUL character.")
     if len(query) != len(pairs):
         raise problem(400, "malformed_query", "A query parameter is given twice.")
     return query

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects that is read."""
 
-MAX_DIGITS = 19
-"""Most digits of an integer: what fits 64 bits."""
+MAX_INTEGER = 2**63 - 1
+"""Largest integer that is read (and its negative the smallest): what 64 bits and every database hold."""
 
 
 class StrictJSONError(ValueError):
@@ -89,9 +89,9 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > MAX_DIGITS:
-        raise StrictJSONError(f"an integer has more than {MAX_DIGITS} digits")
-    return int(digits)
+    if len(digits) <= 20 and -MAX_INTEGER <= (value := int(digits)) <= MAX_INTEGER:
+        return value
+    raise StrictJSONError("an integer does not fit 64 bits")
 
 
 def _float(digits: str) -> float:
@@ -105,8 +105,6 @@ def _constant(name: str) -> NoReturn:
     raise StrictJSONError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant
-)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)

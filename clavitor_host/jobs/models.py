@@ -35,9 +35,7 @@ def every(
     return Job(name, "every", function, exclusive, seconds=seconds, first_after=after)
 
 
-def cron(
-    expression: str, function: JobFunction, *, name: str, exclusive: bool = True, run_missed: bool = False
-) -> Job:
+def cron(expression: str, function: JobFunction, *, name: str, exclusive: bool = True, run_missed: bool = False) -> Job:
     """Run `function` at the times of a cron expression (five fields, server time)."""
     return Job(name, "cron", function, exclusive, expression=expression, run_missed=run_missed)
 

@@ -36,3 +36,31 @@ class Entry:
     updated_at: int
     environment_id: str | None = None
     encrypted_data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One requested write.
+
+    `operation`: "create" refuses a living id, "put" creates or replaces, "delete" leaves a tombstone.
+    `if_match`: revs of which the living entry must have one, `"*"` for any living entry. `if_none_match`: the
+    entry must not live. `keep_environment`: an update that leaves `environment_id` as it is.
+    """
+
+    operation: Literal["create", "put", "delete"]
+    entry_id: str
+    encrypted_data: str | None = None
+    environment_id: str | None = None
+    keep_environment: bool = True
+    if_match: frozenset[int] | Literal["*"] | None = None
+    if_none_match: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSet:
+    """Writes that happen all or none, and who asks. `only_environment`: the credential reaches no other."""
+
+    writes: tuple[Write, ...]
+    actor: str
+    source: str
+    only_environment: str | None = None

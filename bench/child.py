@@ -1,0 +1,77 @@
+"""A server to measure, as a process: `python -m bench.child KIND --port N [--cpu N] [--data DIR] [--max-batch N]`.
+
+Kinds: `asgi` and `quart` are the bare floors under the product's server, `stock-asgi` and `stock-quart` the same under
+Hypercorn as it comes, `naive` the naive way, `product` is `clavitor serve` itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def serve_ours(app: Any, port: int) -> None:
+    """Serve a foreign application with the product's server until SIGTERM."""
+    import socket
+
+    import uvloop
+
+    from clavitor_host.serve.server import serve
+    from clavitor_host.serve.settings import ServeSettings
+
+    async def run(bound: socket.socket) -> None:
+        await serve(app, ServeSettings(), sockets=[bound], on_shutdown=lambda: None)
+
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as bound:
+        uvloop.run(run(bound))
+
+
+def serve_product(data: Path, port: int, max_batch: int | None, database_url: str) -> int:
+    """Run `clavitor serve`. max_batch 1: one commit per request, everything else as it is."""
+    if max_batch is not None:
+        from clavitor_host import app
+        from clavitor_host.storage.writer import GroupCommitWriter
+
+        vars(app)["GroupCommitWriter"] = functools.partial(GroupCommitWriter, max_batch=max_batch)
+    if database_url:
+        os.environ["CLAVITOR_DATABASE_URL"] = database_url
+    from clavitor_host.cli.main import run
+
+    os.chdir(data)  # away from any clavitor.toml
+    return run(["serve", "--data-dir", str(data), "--bind", f"127.0.0.1:{port}"])
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="bench.child")
+    parser.add_argument("kind")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--cpu", type=int, action="append", default=[])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--database-url", default="")
+    parser.add_argument("--max-batch", type=int)
+    given = parser.parse_args()
+    if given.cpu:
+        os.sched_setaffinity(0, given.cpu)
+    for name in [name for name in os.environ if name.startswith("CLAVITOR_")]:
+        del os.environ[name]
+    if given.kind == "product":
+        return serve_product(given.data, given.port, given.max_batch, given.database_url)
+    from bench import floors
+
+    if given.kind == "naive":
+        from bench.naive import create_app
+
+        floors.serve_stock(create_app(given.data / "vault.db"), given.port)
+    else:
+        app = floors.quart_hello() if given.kind.endswith("quart") else floors.hello
+        (floors.serve_stock if given.kind.startswith("stock-") else serve_ours)(app, given.port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

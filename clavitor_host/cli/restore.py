@@ -1,0 +1,35 @@
+"""`clavitor restore`: a backup becomes the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clavitor_host.cli.invocation import Invocation
+from clavitor_host.cli.output import write_json
+from clavitor_host.cli.progress import progress_bar
+
+app = typer.Typer()
+
+
+@app.command()
+async def restore(
+    call: Invocation,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `clavitor backup` wrote.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a database that is not empty.")] = False,
+) -> None:
+    """Put a backup in the place of the database.
+
+    Stop the server first.
+    """
+    from clavitor_host.storage.backup import restore as read_backup
+
+    config = call.config.host
+    with progress_bar("Restoring", quiet=call.json) as progress:
+        await read_backup(config.storage_url, file, progress, force=force)
+    if call.json:
+        write_json({"file": str(file), "restored": True})
+    else:
+        print(f"Restored {file}.")

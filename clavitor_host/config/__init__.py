@@ -1,0 +1,1 @@
+"""Configuration: `clavitor.toml`, then `CLAVITOR_*` variables, then flags."""

@@ -1,0 +1,210 @@
+"""`@endpoint`: what every route of ours has in common, done in one place.
+
+It authenticates, authorises, parses the body strictly into its model, calls the handler, turns the result or
+the error into a reply, and keeps what the OpenAPI document needs. The same `Endpoint` serves a Quart route and
+a hot route that comes straight from ASGI, so both pass the same checks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import quart
+from pydantic import BaseModel, ValidationError
+
+from clavitor_host import log
+from clavitor_host.errors import Problem, problem
+from clavitor_host.http import Reply, Request, json_reply, problem_reply
+from clavitor_host.identity.models import Resource
+
+if TYPE_CHECKING:
+    from clavitor_host.host import Host
+
+HOST = "clavitor_host"
+"""Key of the `Host` in `app.extensions`."""
+
+View = Callable[..., Awaitable[quart.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query or header parameter, for the OpenAPI document."""
+
+    name: str
+    description: str
+    type: str = "string"
+    location: str = "query"
+    minimum: int | None = None
+    maximum: int | None = None
+    pattern: str | None = None
+    enum: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One operation: the handler and everything the host does around it.
+
+    `action`: what the caller must be allowed to do, None for a public operation. `status`: of a success.
+    `errors`: statuses the handler itself may answer. `resource`: the kind of thing it acts on; when the path
+    has a parameter, its value is the resource's id.
+    """
+
+    handler: Callable[..., Awaitable[Any]]
+    action: str | None
+    summary: str
+    body: type[BaseModel] | None = None
+    reply: type[BaseModel] | None = None
+    status: int = 200
+    statuses: Mapping[int, str] = field(default_factory=dict)
+    errors: Sequence[int] = ()
+    parameters: Sequence[Parameter] = ()
+    resource: str = ""
+    content_type: str = "application/json"
+    tag: str = ""
+    accepts: type[BaseModel] | None = None
+
+    async def run(self, request: Request, path: Mapping[str, str]) -> Reply:
+        """Answer a request. Never raises for what a client sent."""
+        try:
+            if "\x00" in request.path:  # no name of ours has one, and PostgreSQL takes none
+                raise problem(404, "not_found", "There is nothing here.")
+            if self.action is not None:
+                await self._admit(request, path)
+            if self.body is None:
+                result = await self.handler(request, **path)
+            else:
+                result = await self.handler(request, await parse_body(request, self.body), **path)
+            return result if type(result) is Reply else _reply(result, self.status)
+        except Problem as error:
+            return problem_reply(error)
+        except Exception as error:
+            log.exception("A request failed", error, request_id=request.id)
+            return problem_reply(internal_error(request.id))
+
+    async def _admit(self, request: Request, path: Mapping[str, str]) -> None:
+        host = request.host
+        request.identity = identity = await host.authenticate(request)
+        resource = Resource(self.resource, next(iter(path.values()), None))
+        assert self.action is not None
+        await host.authorize(identity, self.action, resource)
+
+
+def endpoint(
+    *,
+    action: str | None,
+    summary: str,
+    body: type[BaseModel] | None = None,
+    reply: type[BaseModel] | None = None,
+    status: int = 200,
+    statuses: Mapping[int, str] | None = None,
+    errors: Sequence[int] = (),
+    parameters: Sequence[Parameter] = (),
+    resource: str = "",
+    content_type: str = "application/json",
+    tag: str = "",
+    accepts: type[BaseModel] | None = None,
+) -> Callable[[Callable[..., Awaitable[Any]]], View]:
+    """Make `async def handler(request, [body], **path)` a Quart view.
+
+    The handler returns a pydantic model, a mapping or list (sent as JSON), None (204), or a `Reply`, and raises
+    `Problem` for errors. See `Endpoint` for the arguments.
+    """
+
+    def wrap(handler: Callable[..., Awaitable[Any]]) -> View:
+        operation = Endpoint(
+            handler,
+            action,
+            summary,
+            body,
+            reply,
+            status,
+            statuses or {},
+            errors,
+            parameters,
+            resource or (action or "").partition(".")[0],
+            content_type,
+            tag,
+            accepts,
+        )
+
+        @functools.wraps(handler)
+        async def view(**path: str) -> quart.Response:
+            request = from_quart(quart.current_app.extensions[HOST])
+            return to_quart(await operation.run(request, path))
+
+        view.__dict__["endpoint"] = operation
+        return view
+
+    return wrap
+
+
+def endpoint_of(view: Callable[..., Any]) -> Endpoint | None:
+    """Return the `Endpoint` behind a Quart view, or None for a foreign one."""
+    found = getattr(view, "endpoint", None)
+    return found if isinstance(found, Endpoint) else None
+
+
+async def parse_body(request: Request, model: type[BaseModel]) -> BaseModel:
+    """Return the request's JSON body as `model`. Raises a 400 that names the first wrong field."""
+    await request.json()
+    try:
+        return model.model_validate_json(await request.body(), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "body"
+        raise Problem(400, "invalid_field", f"{name}: {first['msg']}.", extra={"field": name}) from None
+
+
+def internal_error(request_id: str) -> Problem:
+    """Return the 500 that a bug becomes: nothing of the error leaves the server but the request id."""
+    return problem(500, "internal_error", f"The server failed; its log has the details under request id {request_id}.")
+
+
+def from_quart(host: Host) -> Request:
+    """Return the current Quart request as ours."""
+    current = quart.request
+    scope: Mapping[str, Any] = current.scope
+    state: Mapping[str, Any] = scope.get("state") or {}
+    client = scope.get("client")
+
+    async def body() -> bytes:
+        data = await current.get_data(cache=True)
+        assert isinstance(data, bytes)
+        return data
+
+    return Request(
+        host=host,
+        method=current.method,
+        path=scope["path"],
+        raw_query=scope["query_string"],
+        headers=scope["headers"],
+        client=client[0] if client else "",
+        scheme=scope["scheme"],
+        id=state.get("request_id", ""),
+        body=body,
+        peer_certificate=state.get("peer_certificate"),
+    )
+
+
+def to_quart(reply: Reply) -> quart.Response:
+    """Return our reply as a Quart response. A stream is not cut by Quart's response time-out."""
+    content = reply.stream if reply.stream is not None else reply.body
+    response = quart.Response(content, status=reply.status, content_type=reply.content_type)
+    if reply.content_type is None:
+        response.headers.pop("Content-Type", None)
+    if reply.stream is not None:
+        response.timeout = None
+    for name, value in reply.headers.items():
+        response.headers.add(name, value)
+    return response
+
+
+def _reply(result: Any, status: int) -> Reply:
+    if result is None:
+        return Reply(204 if status == 200 else status, b"", None)
+    if isinstance(result, BaseModel):
+        return Reply(status, result.model_dump_json(exclude_none=False).encode())
+    return json_reply(result, status)

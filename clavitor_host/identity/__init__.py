@@ -1,0 +1,1 @@
+"""Users, tokens, sessions, and who may do what (vault.md section 2)."""

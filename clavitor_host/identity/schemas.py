@@ -1,0 +1,193 @@
+"""The JSON bodies of the identity API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from clavitor_host.identity.models import Role, Scope, Session, Token, TokenKind, User
+from clavitor_host.identity.passwords import MAX_PASSWORD, MIN_PASSWORD
+from clavitor_host.identity.sessions import NewSession
+from clavitor_host.identity.tokens import MAX_ID
+
+Micros = Annotated[int, Field(description="µs since the epoch")]
+Name = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        description="1 to 128 printable characters with no space at either end; a user's has no `:`.",
+        examples=["alice"],
+    ),
+]
+NewPassword = Annotated[
+    SecretStr,
+    Field(
+        description=f"At least {MIN_PASSWORD} characters, at most {MAX_PASSWORD} bytes of UTF-8.",
+        json_schema_extra={"minLength": MIN_PASSWORD},
+    ),
+]
+Future = Annotated[int, Field(ge=0, le=2**53, description="µs since the epoch, in the future")]
+ExternalId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Login(_Body):
+    name: Annotated[str, Field(max_length=256)]
+    password: SecretStr
+
+
+class Setup(_Body):
+    token: Annotated[str, Field(max_length=256, description="From the setup link.")]
+    name: Name
+    password: NewPassword
+
+
+class CreateUser(_Body):
+    name: Name
+    role: Role
+    password: NewPassword | None = None
+
+
+class UpdateUser(_Body):
+    name: Name | None = None
+    role: Role | None = None
+    disabled: bool | None = None
+
+
+class SetPassword(_Body):
+    password: NewPassword
+
+
+class ChangePassword(_Body):
+    current_password: SecretStr
+    new_password: NewPassword
+
+
+class CreateToken(_Body):
+    name: Name
+    kind: TokenKind = "user"
+    user_id: Annotated[ExternalId | None, Field(description="Whose token it is; not given: your own.")] = None
+    agent_id: ExternalId | None = None
+    scope: Scope = "write"
+    environment_id: Annotated[
+        ExternalId | None, Field(description="The only environment it reaches; an agent token needs one.")
+    ] = None
+    expires_at: Annotated[Future | None, Field(description="When it ends (µs since the epoch); null for never.")] = None
+
+
+class UserOut(BaseModel):
+    id: str
+    name: Name
+    role: Role
+    disabled: bool
+    has_password: bool
+    oidc_issuer: str | None
+    oidc_subject: str | None
+    created_at: Micros
+    updated_at: Micros
+    last_login_at: Micros | None
+
+    @classmethod
+    def of(cls, user: User) -> UserOut:
+        return cls(
+            id=user.id,
+            name=user.name,
+            role=user.role,
+            disabled=user.disabled,
+            has_password=user.has_password,
+            oidc_issuer=user.oidc.issuer if user.oidc else None,
+            oidc_subject=user.oidc.subject if user.oidc else None,
+            created_at=user.created_at,
+            updated_at=user.updated_at,
+            last_login_at=user.last_login_at,
+        )
+
+
+class UserPage(BaseModel):
+    users: list[UserOut]
+    next_cursor: str | None
+
+
+class TokenOut(BaseModel):
+    id: str
+    kind: TokenKind
+    name: Name
+    user_id: str | None
+    agent_id: str | None
+    scope: Scope
+    environment_id: str | None
+    created_at: Micros
+    created_by: str
+    expires_at: Micros | None
+    last_used_at: Annotated[int | None, Field(description="µs since the epoch; lags by up to a minute")]
+
+    @classmethod
+    def of(cls, token: Token) -> TokenOut:
+        return cls.model_validate(token, from_attributes=True)
+
+
+class TokenCreated(TokenOut):
+    token: Annotated[str, Field(description="The token itself: shown this once, and stored nowhere.")]
+
+
+class TokenPage(BaseModel):
+    tokens: list[TokenOut]
+    next_cursor: str | None
+
+
+class SessionOut(BaseModel):
+    id: str
+    created_at: Micros
+    last_seen_at: Micros
+    expires_at: Micros
+    source: str
+    user_agent: str
+    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+
+    @classmethod
+    def of(cls, session: Session, current: str | None) -> SessionOut:
+        return cls(
+            id=session.id,
+            created_at=session.created_at,
+            last_seen_at=session.last_seen_at,
+            expires_at=session.expires_at,
+            source=session.source,
+            user_agent=session.user_agent,
+            current=session.id == current,
+        )
+
+
+class SessionPage(BaseModel):
+    sessions: list[SessionOut]
+
+
+class LoggedIn(BaseModel):
+    user: UserOut
+    csrf_token: Annotated[str, Field(description="Sent as X-CSRF-Token with every unsafe request of this session.")]
+    expires_at: Micros
+
+    @classmethod
+    def of(cls, user: User, session: NewSession) -> LoggedIn:
+        return cls(user=UserOut.of(user), csrf_token=session.csrf_token, expires_at=session.session.expires_at)
+
+
+class Renewed(BaseModel):
+    csrf_token: str | None
+
+
+class Me(BaseModel):
+    kind: Literal["user", "agent", "metrics", "peer"]
+    actor: Annotated[str, Field(description="Your name in the audit log.")]
+    role: Role | None
+    scope: Scope
+    environment_id: str | None
+    via: Literal["token", "session", "plugin", "system"]
+    token_id: str | None
+    session_id: str | None
+    csrf_token: Annotated[str | None, Field(description="Of the session that asks.")]
+    user: UserOut | None

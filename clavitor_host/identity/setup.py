@@ -1,0 +1,92 @@
+"""The first start: a one-time link with which the first ADMIN is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from clavitor_host.errors import Problem, problem
+from clavitor_host.identity.csrf import check_origin
+from clavitor_host.identity.ids import digest, secret
+from clavitor_host.identity.login import record_login
+from clavitor_host.identity.models import Identity, Role, User
+from clavitor_host.identity.names import clean_user_name
+from clavitor_host.identity.passwords import check_password
+from clavitor_host.identity.sessions import NewSession, start_session
+from clavitor_host.identity.state import state_of
+from clavitor_host.identity.tables import setup_tokens, users
+from clavitor_host.identity.users import NewUser, add_user, count_users, lock_for_new_user
+
+if TYPE_CHECKING:
+    from clavitor_host.host import Host
+    from clavitor_host.http import Request
+
+MAX_LINKS = 20
+"""Links that are good at once: every start prints one, and older ones stay good for a while."""
+
+_ANY_USER = sa.select(users.c.id).limit(1)
+
+
+async def setup_link(host: Host, base_url: str) -> str | None:
+    """Return a one-time link to make the first ADMIN, None when there are users already. Only its hash is stored."""
+    token = secret()
+    async with host.db.transaction() as tx:
+        if await tx.fetch_one(_ANY_USER) is not None:
+            return None
+        newest = sa.select(setup_tokens.c.hash).order_by(setup_tokens.c.created_at.desc()).limit(MAX_LINKS - 1)
+        await tx.execute(sa.delete(setup_tokens).where(setup_tokens.c.hash.not_in(newest)))
+        now = host.clock.now_us()
+        await tx.execute(sa.insert(setup_tokens).values(hash=digest(token.encode()), created_at=now))
+    return f"{base_url}/setup?token={token}"
+
+
+async def check_setup_token(host: Host, token: str) -> None:
+    """Raise a 409 `already_set_up` when there are users, a 403 `setup_token` for a token that is not good."""
+    if await host.db.fetch_one(_ANY_USER) is not None:
+        raise _already_set_up()
+    if await host.db.fetch_one(_by_token(token)) is None:
+        raise _bad_token()
+
+
+async def set_up(host: Host, request: Request, token: str, name: str, password: str) -> tuple[User, NewSession]:
+    """Make the first ADMIN and begin a session. Then no setup link is good any more.
+
+    Raises what `check_setup_token` and `create_user` raise. Of several at once, one wins.
+    """
+    check_origin(request)
+    await check_setup_token(host, token)
+    clean = clean_user_name(name)
+    check_password(password)
+    password_hash = await state_of(host).passwords.hash(password)
+    by = Identity(kind="user", actor="setup", role=Role.ADMIN, via="system", source=request.client)
+    async with host.db.transaction() as tx:
+        await lock_for_new_user(host, tx, by)
+        if await count_users(tx) > 0:
+            raise _already_set_up()
+        if await tx.fetch_one(_by_token(token)) is None:
+            raise _bad_token()
+        await tx.execute(sa.delete(setup_tokens))
+        user = await add_user(host, tx, NewUser(clean, Role.ADMIN, password_hash), by)
+        session = await start_session(host, tx, user.id, request)
+        await record_login(host, tx, user, session, request.client, "setup")
+    return user, session
+
+
+async def purge(host: Host) -> None:
+    """Delete setup links once there is a user."""
+    await host.db.execute(sa.delete(setup_tokens).where(sa.exists(_ANY_USER)))
+
+
+def _by_token(token: str) -> sa.Select[tuple[str]]:
+    return sa.select(setup_tokens.c.hash).where(setup_tokens.c.hash == digest(token.encode("utf-8", "surrogatepass")))
+
+
+def _already_set_up() -> Problem:
+    return problem(409, "already_set_up", "There is a user already: log in, or use `clavitor user create`.")
+
+
+def _bad_token() -> Problem:
+    return Problem(
+        403, "setup_token", "The setup link is not good any more; the server prints a new one at its next start."
+    )

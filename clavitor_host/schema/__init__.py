@@ -1,0 +1,24 @@
+"""The host's own schema history. A new revision is a new module here, named in `HISTORY`."""
+
+from clavitor_host.storage.migrations import Migrations
+
+HISTORY = Migrations(
+    name="host",
+    package="clavitor_host.schema",
+    revisions=("r0001_initial",),
+    tables=(
+        "audit_checkpoints",
+        "audit_head",
+        "audit_log",
+        "entries",
+        "job_runs",
+        "leases",
+        "login_failures",
+        "oidc_logins",
+        "sessions",
+        "setup_tokens",
+        "tokens",
+        "users",
+        "vault_head",
+    ),
+)

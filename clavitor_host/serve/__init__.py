@@ -1,0 +1,1 @@
+"""Serving: sockets, TLS, connections, shutdown, several workers, systemd."""

@@ -1,0 +1,110 @@
+"""One HTTP request and its response between a Hypercorn protocol and the application."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.utils import build_and_validate_headers, suppress_body
+
+from clavitor_host.errors import Problem
+from clavitor_host.http import problem_reply
+from clavitor_host.serve.handlers import Handler, Handlers, Inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_ASGI = {"spec_version": "2.4", "version": "3.0"}
+
+
+class Stream(HTTPStream):
+    """Hypercorn's HTTP stream, with the handler cancelled with it and every error a problem+json."""
+
+    task_group: Handlers  # type: ignore[assignment]
+    handler: Handler | None = None
+    inbox: Inbox
+    unread: int = 0
+    """Body bytes received that the handler has not taken (HTTP/2 only)."""
+
+    async def handle(self, event: Event) -> None:
+        """Take an event from the protocol."""
+        if self.closed:
+            return
+        if isinstance(event, Request):
+            path, _, query = event.raw_path.partition(b"?")
+            self.scope = {
+                "type": "http",
+                "http_version": event.http_version,
+                "asgi": _ASGI,  # type: ignore[typeddict-item]
+                "method": event.method,
+                "scheme": self.scheme,
+                "path": unquote(path.decode("ascii")),
+                "raw_path": path,
+                "query_string": query,
+                "root_path": "",
+                "headers": event.headers,
+                "client": self.client,
+                "server": self.server,
+                "state": event.state.copy(),  # type: ignore[typeddict-item]
+                "extensions": {},
+            }
+            self.handler = self.task_group.start(self.scope, self.app_send, self.inbox)
+        elif isinstance(event, Body):
+            await self.inbox.put({"type": "http.request", "body": bytes(event.data), "more_body": True})
+        elif isinstance(event, EndBody):
+            self.inbox.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        elif isinstance(event, StreamClosed):
+            self.closed = True
+            self.inbox.disconnect()
+            if self.handler is not None and self.state is not ASGIHTTPState.CLOSED:
+                self.handler.end()
+
+    async def app_send(self, message: Any) -> None:
+        """Take a message from the application; None when it has returned."""
+        if message is None:
+            await super().app_send(None)
+            return
+        if self.closed and self.state is not ASGIHTTPState.CLOSED:
+            await asyncio.sleep(0)  # a handler that ignores the error must not spin
+            raise ConnectionResetError("the client is gone")
+        kind = message["type"]
+        state = self.state
+        if kind == "http.response.body" and state is ASGIHTTPState.RESPONSE:
+            body = message.get("body", b"")
+            if body and not suppress_body(self.scope["method"], self.response["status"]):
+                await self.send(Body(stream_id=self.stream_id, data=bytes(body)))
+            if not message.get("more_body", False):
+                await self._send_closed()
+        elif kind == "http.response.start" and state is ASGIHTTPState.REQUEST:
+            headers = build_and_validate_headers(message.get("headers", ()))
+            self.response = message
+            await self.send(Response(stream_id=self.stream_id, headers=headers, status_code=int(message["status"])))
+            self.state = ASGIHTTPState.RESPONSE
+        else:
+            await super().app_send(message)
+
+    async def _send_closed(self) -> None:
+        await self.send(EndBody(stream_id=self.stream_id))
+        self.state = ASGIHTTPState.CLOSED
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        problem = Problem(status_code, "internal_error", "The server failed to answer this request.")
+        await send_problem(self.send, self.stream_id, problem)
+        self.state = ASGIHTTPState.CLOSED
+
+
+async def send_problem(send: Callable[[Event], Awaitable[None]], stream_id: int, problem: Problem) -> None:
+    """Answer a stream with problem+json, without the application."""
+    reply = problem_reply(problem)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(reply.body)),
+        *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in reply.headers.items()),
+    ]
+    await send(Response(stream_id=stream_id, headers=headers, status_code=reply.status))
+    await send(Body(stream_id=stream_id, data=reply.body))
+    await send(EndBody(stream_id=stream_id))

@@ -1,0 +1,1 @@
+"""The database: SQLite or PostgreSQL, transactions, group commit, leases, migrations, backup."""

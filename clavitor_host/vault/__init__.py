@@ -1,0 +1,1 @@
+"""The vault: entries that clients encrypted (vault.md section 1)."""

@@ -1,0 +1,1 @@
+"""The web side of the host: the gateway, errors as pages, health, metrics, OpenAPI, the admin pages."""

@@ -1,0 +1,58 @@
+"""Every error that leaves an ordinary route, as problem+json; and what answers where no route matches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import quart
+from quart import Quart
+from werkzeug.exceptions import HTTPException
+
+from clavitor_host import log
+from clavitor_host.endpoint import from_quart, internal_error, to_quart
+from clavitor_host.errors import Problem, problem
+from clavitor_host.http import Reply, problem_reply
+
+if TYPE_CHECKING:
+    from clavitor_host.host import Host
+
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "too_large"}
+
+
+def install(app: Quart, host: Host) -> None:
+    """Register the error handlers of the app."""
+
+    @app.errorhandler(Problem)
+    async def on_problem(error: Problem) -> quart.Response:
+        return to_quart(problem_reply(error))
+
+    @app.errorhandler(HTTPException)
+    async def on_http_exception(error: HTTPException) -> quart.Response:
+        if quart.request.routing_exception is error and error.code in (404, 405):
+            return to_quart(await _unmatched(host, error))
+        status = error.code or 500
+        if status < 400:  # a redirect that the router makes
+            response = error.get_response()
+            return quart.Response(b"", status=status, headers=dict(response.headers))
+        code = _CODES.get(status, "error")
+        return to_quart(problem_reply(problem(status, code, error.description or "The request was refused.")))
+
+    @app.errorhandler(Exception)
+    async def on_exception(error: Exception) -> quart.Response:
+        request_id = quart.request.scope["state"].get("request_id", "")
+        log.exception("A request failed", error, request_id=request_id)
+        return to_quart(problem_reply(internal_error(request_id)))
+
+
+async def _unmatched(host: Host, error: HTTPException) -> Reply:
+    request = from_quart(host)
+    request.identity = await host.identify(request)
+    reply: Reply | None = await host.hooks.first_async("not_found_handler", host=host, request=request)
+    if reply is None:
+        status = error.code or 404
+        reply = problem_reply(problem(status, _CODES[status], "There is nothing here."))
+    if error.code == 405:
+        reply.status = 405
+        allowed = getattr(error, "valid_methods", None) or ()
+        reply.headers = {**reply.headers, "Allow": ", ".join(sorted(allowed))}
+    return reply

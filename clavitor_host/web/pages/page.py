@@ -1,0 +1,171 @@
+"""`@page`: what every page has in common, done in one place.
+
+It finds out who visits, sends strangers to the login, authorises, calls the view, and turns every error into a
+page. A POST without the session's CSRF token never reaches its view: `host.authenticate` refuses it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import quart
+
+from clavitor_host import log
+from clavitor_host.endpoint import HOST, from_quart, internal_error
+from clavitor_host.errors import Problem, unauthorized
+from clavitor_host.host import Host
+from clavitor_host.http import Request
+from clavitor_host.identity.csrf import csrf_token
+from clavitor_host.identity.models import Identity, Resource
+from clavitor_host.identity.sessions import session_cookie
+from clavitor_host.web.pages.forms import local_path, read_form
+from clavitor_host.web.pages.navigation import Access, access
+from clavitor_host.web.pages.notices import NOTICES
+from clavitor_host.web.pages.render import error_page, respond
+
+_SECRET_FIELDS = frozenset({"password", "current_password", "repeat_password", "csrf_token", "token"})
+_URL_SAFE = "/?&=%:@!$'()*+,;~-._"
+
+
+@dataclass(slots=True)
+class Visit:
+    """One visit to a page. `error`: why the form that was sent is shown again. `values`: what it held."""
+
+    request: Request
+    visitor: Identity | None
+    access: Access
+    error: Problem | None = None
+    values: dict[str, str] = field(default_factory=dict)
+    _form: Mapping[str, str] | None = None
+
+    @property
+    def host(self) -> Host:
+        return self.request.host
+
+    @property
+    def identity(self) -> Identity:
+        """Who visits. Only of pages with an action."""
+        assert self.visitor is not None
+        return self.visitor
+
+    @property
+    def csrf(self) -> str:
+        """What forms carry to show that they are ours."""
+        return csrf_token(session_cookie(self.request) or "")
+
+    @property
+    def notice(self) -> str:
+        """What was just done, in one sentence."""
+        return NOTICES.get(self.request.query.get("done", ""), "")
+
+    @property
+    def wrong_field(self) -> str | None:
+        """Name of the field that `error` is about."""
+        return self.error.extra.get("field") if self.error else None
+
+    def may(self, action: str) -> bool:
+        """Whether the visitor may do something, so that the page offers it."""
+        return action in self.access.allowed
+
+    async def form(self) -> Mapping[str, str]:
+        """Return the fields of the form that was sent."""
+        if self._form is None:
+            self._form = await read_form(self.request)
+            self.values = {name: value for name, value in self._form.items() if name not in _SECRET_FIELDS}
+        return self._form
+
+    def render(self, template: str, **context: Any) -> quart.Response:
+        """Return a page, with the status of `error` when there is one."""
+        status = self.error.status if self.error else 200
+        response = respond(template, {"visit": self, "error": self.error, **context}, status)
+        if self.error is not None and "Retry-After" in self.error.headers:
+            response.headers["Retry-After"] = self.error.headers["Retry-After"]
+        return response
+
+    def redirect(self, path: str, *, done: str | None = None, cookie: str | None = None) -> quart.Response:
+        """Send the visitor on (303), with a word of `NOTICES` and a Set-Cookie value."""
+        return _see_other(f"{path}{'&' if '?' in path else '?'}done={done}" if done else path, cookie)
+
+
+View = Callable[..., Awaitable[quart.Response]]
+
+
+def page(*, action: str | None, again: View | None = None) -> Callable[[View], View]:
+    """Make `async def view(visit, **path)` a Quart view.
+
+    action: what the visitor must be allowed to do; None for a page that anybody may see.
+    again: the page that shows the form anew when this one refuses what it was sent.
+    """
+    show_again: View | None = None if again is None else inspect.unwrap(again)
+
+    def wrap(view: View) -> View:
+        @functools.wraps(view)
+        async def guarded(**path: str) -> quart.Response:
+            request = from_quart(quart.current_app.extensions[HOST])
+            try:
+                visit = await _admit(request, action, path)
+                try:
+                    return await view(visit, **path)
+                except Problem as error:
+                    if show_again is None or not _is_about_the_form(error):
+                        raise
+                    visit.error = error
+                    return await show_again(visit, **path)
+            except Problem as error:
+                if error.code == "unauthorized":
+                    return _to_login(request)
+                return error_page(error, request.id)
+            except Exception as error:  # noqa: BLE001 - whatever a bug raises becomes a page
+                log.exception("page failed", error, request_id=request.id, path=request.path)
+                return error_page(internal_error(request.id), request.id)
+
+        return guarded
+
+    return wrap
+
+
+def _is_about_the_form(error: Problem) -> bool:
+    return 400 <= error.status < 500 and error.code not in ("unauthorized", "csrf") and error.status != 404
+
+
+async def _admit(request: Request, action: str | None, path: Mapping[str, str]) -> Visit:
+    host = request.host
+    if action is None:
+        identity = await host.identify(request) if request.method in ("GET", "HEAD") else None
+        if identity is None or identity.via != "session":
+            return Visit(request, None, Access())
+    else:
+        identity = await host.authenticate(request)
+        if identity.via != "session":
+            raise unauthorized()
+        resource = Resource(action.partition(".")[0], next(iter(path.values()), None))
+        await host.authorize(identity, action, resource)
+    request.identity = identity
+    return Visit(request, identity, await access(host, identity))
+
+
+def _to_login(request: Request) -> quart.Response:
+    """Send a stranger to the login, and back here after it."""
+    if request.method not in ("GET", "HEAD"):
+        return _see_other("/login")
+    here = local_path(quart.request.full_path.rstrip("?"))
+    if request.header(b"sec-fetch-site") in ("cross-site", "same-site") and session_cookie(request) is None:
+        # SameSite=Strict: a link on another site brings no cookie along, one on our own page does.
+        return respond("continue.html", {"visit": None, "error": None, "target": here})
+    return _see_other("/login" if here == "/admin" else f"/login?{urlencode({'next': here})}")
+
+
+def _see_other(path: str, cookie: str | None = None) -> quart.Response:
+    response = quart.Response(b"", status=303)
+    del response.headers["Content-Type"]
+    response.headers["Location"] = quote(path, safe=_URL_SAFE)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "same-origin"
+    if cookie is not None:
+        response.headers.add("Set-Cookie", cookie)
+    return response
