@@ -37,13 +37,17 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A value beside its floor. at_least False: the ratio must not be above the target. target None: to know only."""
+    """A value beside its floor. at_least False: the ratio must not be above the target. target None: to know only.
+
+    by_cpu: the same ratio from the servers' CPU time a request, which other programs disturb less; None when unknown.
+    """
 
     value: str
     floor: str
     ratio: float
     target: float | None = None
     at_least: bool = True
+    by_cpu: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -56,7 +60,8 @@ class Ratio:
         """Return the cells of its line."""
         sign = "≥" if self.at_least else "≤"
         target = "" if self.target is None else f"{sign} {self.target:g}"
-        return [self.value, self.floor, f"{self.ratio:.2f}", target, self.verdict]
+        by_cpu = "" if self.by_cpu is None else f"{self.by_cpu:.2f}"
+        return [self.value, self.floor, f"{self.ratio:.2f}", target, self.verdict, by_cpu]
 
 
 @dataclass(slots=True)
@@ -75,8 +80,9 @@ class Section:
         """Add the median, over the rounds, of `value` by `floor` in the same round."""
         pairs = zip(value.rounds, floor.rounds, strict=True)
         ratio = median(ours.per_second / theirs.per_second for ours, theirs in pairs)
+        by_cpu = median(floor.cpu) / median(value.cpu) if floor.cpu and value.cpu else None
         name = f"{value.name} ({value.per_second:,.0f})", f"{floor.name} ({floor.per_second:,.0f})"
-        self.ratios.append(Ratio(*name, ratio, target))
+        self.ratios.append(Ratio(*name, ratio, target, by_cpu=by_cpu))
 
     def text(self) -> str:
         """Return the section as it is printed."""
@@ -85,8 +91,8 @@ class Section:
             head = ["", self.unit, "p50 ms", "p99 ms", "cpu µs", "client"]
             lines += table([head, *(measured.cells() for measured in self.measured)], "<>>>>>")
         if self.ratios:
-            head = ["value", "floor", "ratio", "target", ""]
-            lines += ["", *table([head, *(ratio.cells() for ratio in self.ratios)], "<<>><")]
+            head = ["value", "floor", "ratio", "target", "", "by cpu"]
+            lines += ["", *table([head, *(ratio.cells() for ratio in self.ratios)], "<<>><>")]
         return "\n".join([*lines, *self.notes])
 
     def to_json(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -42,18 +43,30 @@ class Server:
         self.name = " ".join((kind, *options))
         cpus = [f"--cpu={cpu}" for cpu in cores.server]
         command = [sys.executable, "-m", "bench.child", kind, f"--port={self.port}", *cpus, *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+        )
 
     def __enter__(self) -> Self:
         deadline = monotonic() + START_PATIENCE
         while not answers(self.port, "/"):
             if self.process.poll() is not None or monotonic() > deadline:
-                self.__exit__()
-                raise BrokenError(f"the server did not start: {self.name}")
+                self._end()
+                raise BrokenError(f"the server did not start: {self.name}\n{self.output()}")
             sleep(0.02)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+        self._output.close()
+
+    def output(self) -> str:
+        """Return the last of what it wrote."""
+        self._output.seek(0)
+        return self._output.read().decode(errors="replace")[-4000:]
+
+    def _end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(15)
@@ -132,7 +145,7 @@ class Bench:
             try:
                 return self.load.perform(job)
             except BrokenError as error:
-                raise BrokenError(f"{name}: {error}") from None
+                raise BrokenError(f"{name}: {error}\n{server.output()}") from None
 
         return self.add(name, measure, server.process.pid)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.load import Result
 from bench.report import Measured, Section
 from bench.rounds import Bench, BrokenError
-from bench.seed import Vault, fresh, temporary
+from bench.seed import Vault, fresh, grow_wal, temporary
 
 NAIVE_TARGET = 11.0
 SINGLE_TARGET = 3.2
@@ -27,7 +27,10 @@ def run(bench: Bench, *, quick: bool) -> list[Section]:
 
 def _run(bench: Bench, empty: Vault, connections: int) -> Section:
     def copy(name: str) -> Vault:
-        return Vault(Path(shutil.copytree(empty.folder, empty.folder.parent / f"{name}-{connections}")), empty.token)
+        folder = Path(shutil.copytree(empty.folder, empty.folder.parent / f"{name}-{connections}"))
+        vault = Vault(folder, empty.token)
+        bench.stack.callback(grow_wal(vault.file).close)
+        return vault
 
     contenders = {
         "PUT, our server": ("product",),
@@ -39,9 +42,9 @@ def _run(bench: Bench, empty: Vault, connections: int) -> Section:
         vault = copy(f"put{number}")
         server = bench.server(kind, f"--data={vault.folder}", *options)
         found.append((bench.http(name, server, "put", connections, token=vault.token), vault))
-    raw = copy("raw")
-    loop = bench.add("raw SQLite, one row a commit", lambda _: _commits(bench, raw, 1))
-    batched = bench.add("raw SQLite, 64 rows a commit", lambda _: _commits(bench, raw, 64))
+    raw = copy("raw1"), copy("raw64")
+    loop = bench.add("raw SQLite, one row a commit", lambda _: _commits(bench, raw[0], 1))
+    batched = bench.add("raw SQLite, 64 rows a commit", lambda _: _commits(bench, raw[1], 64))
     title = f"Durable writes: {connections} connections, 1 KiB blob, bearer token, audit row, synchronous=FULL"
     section = Section(title, measured=bench.run(f"writes, {connections} connections"))
     for measured, vault in found:

@@ -1,6 +1,6 @@
 """What plugins may import, besides `clavitor_host.hookspecs`. Everything here is part of the versioned contract."""
 
-from clavitor_host import API_VERSION
+from clavitor_host import API_VERSION, log
 from clavitor_host.audit.models import AuditEntry, AuditEvent
 from clavitor_host.clock import Clock
 from clavitor_host.endpoint import Endpoint, Parameter, endpoint
@@ -18,7 +18,7 @@ from clavitor_host.errors import (
 )
 from clavitor_host.hookspecs import hookimpl
 from clavitor_host.host import Host
-from clavitor_host.http import Reply, Request, json_reply, problem_reply
+from clavitor_host.http import Reply, Request, json_reply, problem_reply, unmatched_reply
 from clavitor_host.identity.models import Identity, Resource, Role
 from clavitor_host.jobs.models import Job, cron, every, worker
 from clavitor_host.metrics import Metrics
@@ -69,8 +69,10 @@ __all__ = [
     "hookimpl",
     "invalid_field",
     "json_reply",
+    "log",
     "problem",
     "problem_reply",
     "unauthorized",
+    "unmatched_reply",
     "worker",
 ]

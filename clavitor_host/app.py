@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ from clavitor_host.web.gateway import Gateway
 from clavitor_host.web.system import blueprint as system_routes
 
 
+METRICS_LOAD = 2.0
+"""Seconds after the start at which the metrics library is loaded, so that no request waits for it."""
+
+
 class App:
     """A host and its life: `start` opens and migrates the database and starts the plugins, `stop` undoes it."""
 
@@ -74,6 +79,7 @@ class App:
     ) -> None:
         self.host = host
         self.histories = histories
+        """The schema histories of the host and of every plugin, in load order."""
         self.jobs = jobs
         self._lifecycle = lifecycle
         self._leases = leases
@@ -98,6 +104,7 @@ class App:
             await self.stop()
             raise
         host.started_at = host.clock.now_us()
+        asyncio.get_running_loop().call_later(METRICS_LOAD, host.metrics.load)
 
     async def stop(self) -> None:
         """Let go of everything, in the reverse order; also after a start that failed half-way."""
@@ -169,6 +176,7 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     web.config["MAX_CONTENT_LENGTH"] = None  # bodies are bounded in serve.limits, by route
     web.config["BODY_TIMEOUT"] = None
     web.config["RESPONSE_TIMEOUT"] = None
+    web.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # there is no cross-origin use to negotiate
     web.extensions[HOST] = host
     for blueprint in (vault_routes, *identity_routes, audit_routes, system_routes, pages.blueprint(host)):
         web.register_blueprint(blueprint)
@@ -179,7 +187,8 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     web.before_serving(app.start)
     web.after_serving(app.stop)
     hot: dict[str, Any] = HOT if hot_routes else {}
-    web.asgi_app = Gateway(host, web.asgi_app, prefix=HOT_PREFIX, hot=hot)  # type: ignore[method-assign,assignment]
+    framework: Any = web.asgi_app
+    web.asgi_app = Gateway(host, framework, prefix=HOT_PREFIX, hot=hot)  # type: ignore[method-assign,assignment]
     return web
 
 

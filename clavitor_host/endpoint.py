@@ -62,7 +62,7 @@ class Endpoint:
     errors: Sequence[int] = ()
     parameters: Sequence[Parameter] = ()
     resource: str = ""
-    content_type: str = "application/json"
+    content_types: Sequence[str] = ("application/json",)
     tag: str = ""
     accepts: type[BaseModel] | None = None
 
@@ -81,7 +81,7 @@ class Endpoint:
         except Problem as error:
             return problem_reply(error)
         except Exception as error:
-            log.exception("A request failed", error, request_id=request.id)
+            log.exception("A request failed", error)
             return problem_reply(internal_error(request.id))
 
     async def _admit(self, request: Request, path: Mapping[str, str]) -> None:
@@ -103,7 +103,7 @@ def endpoint(
     errors: Sequence[int] = (),
     parameters: Sequence[Parameter] = (),
     resource: str = "",
-    content_type: str = "application/json",
+    content_types: Sequence[str] = ("application/json",),
     tag: str = "",
     accepts: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], View]:
@@ -125,7 +125,7 @@ def endpoint(
             errors,
             parameters,
             resource or (action or "").partition(".")[0],
-            content_type,
+            content_types,
             tag,
             accepts,
         )

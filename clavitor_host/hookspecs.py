@@ -139,7 +139,7 @@ def is_telemetry_enabled(host: Host) -> bool | None:
 
 @hook("first answer", "async", timeout=60.0)
 async def not_found_handler(host: Host, request: Request) -> Reply | None:
-    """Answer a request that no route matches (404), or whose method no route takes (405).
+    """Answer a request that no route matches (404), or whose method no route takes (405: `request.allowed`).
 
     Never called for a 404 that a handler answers itself. `request.identity` is set when the caller presented
     a valid token or session. None leaves the answer to the next plugin.
@@ -227,7 +227,7 @@ def admin_pages(host: Host) -> Sequence[AdminPage]:
 
 @hook("contribution", "sync")
 def health_checks(host: Host) -> Sequence[HealthCheck]:
-    """Return named checks for `/readyz` and `clavitor doctor`."""
+    """Return named checks for `/readyz` and `clavitor doctor`. Each says in one sentence what is wrong, or None."""
     raise AssertionError
 
 

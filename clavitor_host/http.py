@@ -29,6 +29,7 @@ class Request:
 
     `host`: the app's facade. `id`: request id, also in the reply's `X-Request-Id` and in every log line of the request.
     `client`: source address as text, "" for a unix socket. `identity`: who asks, None until authenticated.
+    `allowed`: the methods the path takes, where it is the method that no route takes (405).
     `peer_certificate`: the verified client certificate as `ssl.getpeercert()` gives it, or None.
     """
 
@@ -36,6 +37,7 @@ class Request:
         "_body",
         "_query",
         "_raw_query",
+        "allowed",
         "client",
         "headers",
         "host",
@@ -69,6 +71,7 @@ class Request:
         self.scheme = scheme
         self.id = id
         self.identity: Identity | None = None
+        self.allowed: tuple[str, ...] = ()
         self.peer_certificate = peer_certificate
         self._raw_query = raw_query
         self._query: dict[str, str] | None = None
@@ -134,6 +137,16 @@ def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None 
 def problem_reply(error: Problem) -> Reply:
     """Return an error as RFC 9457 problem+json."""
     return Reply(error.status, strict_json.dumps(error.body()), "application/problem+json", error.headers)
+
+
+def unmatched_reply(request: Request) -> Reply:
+    """Return the plain answer where no route matches: 404, or 405 with `Allow` when only the method does not."""
+    if not request.allowed:
+        return problem_reply(problem(404, "not_found", "There is nothing here."))
+    allow = ", ".join(request.allowed)
+    error = problem(405, "method_not_allowed", f"{request.method} is not possible here; {allow} is.")
+    error.headers["Allow"] = allow
+    return problem_reply(error)
 
 
 _JSON_TYPES = {"application/json", ""}

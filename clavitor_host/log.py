@@ -125,21 +125,29 @@ def _text_value(value: Any) -> str:
 
 
 def _json_line(record: Record, fields: dict[str, Any]) -> str:
-    own = {"time", "level", "logger", "message"}
-    return _dump(
-        {
-            "time": _time(record),
-            "level": record["level"].name,
-            "logger": record["name"] or "",
-            "message": record["message"],
-            **{f"{key}_" if key in own else key: value for key, value in fields.items()},
-        }
-    )
+    own = {
+        "time": _time(record),
+        "level": record["level"].name,
+        "logger": record["name"] or "",
+        "message": record["message"],
+    }
+    members = own | {f"{key}_" if key in own else key: value for key, value in fields.items()}
+    return "{" + ",".join(f"{_dump(key)}:{_dump(value)}" for key, value in members.items()) + "}"
 
 
 def _dump(value: Any) -> str:
-    """Serialise to ASCII JSON: what is not a JSON value as its text, lone surrogates escaped."""
-    return json.dumps(value, default=str, separators=(",", ":"))
+    """Serialise to ASCII JSON: what is not a JSON value as its text. Never raises."""
+    try:
+        return json.dumps(value, default=_text_of, separators=(",", ":"), skipkeys=True, allow_nan=False)
+    except (ValueError, RecursionError):  # it holds itself, or a number that JSON does not have
+        return json.dumps(f"({type(value).__name__})")
+
+
+def _text_of(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as problem:  # noqa: BLE001 - whatever a value's own code raises
+        return f"({type(value).__name__}: {type(problem).__name__})"
 
 
 def _time(record: Record) -> str:

@@ -142,7 +142,8 @@ class _Shared:
 
     def postpone(self, instrument: _Instrument, method: str, value: float) -> None:
         self.pending.append((instrument, method, value))
-        if len(self.pending) >= _PENDING_LIMIT:
+        # with several workers a scrape of another one reads the files they share: nothing may wait in here
+        if len(self.pending) >= _PENDING_LIMIT or MULTIPROCESS_VARIABLE in os.environ:
             self.load()
 
     def load(self) -> CollectorRegistry:

@@ -50,7 +50,7 @@ async def list_audit(request: Request) -> dict[str, Any]:
     summary="Export audit rows, oldest first",
     tag="audit",
     errors=(400,),
-    content_type="application/jsonl",
+    content_types=("application/jsonl", "text/csv"),
     parameters=(*_FILTERS, Parameter("format", "File format.", enum=("jsonl", "csv"))),
 )
 async def export_audit(request: Request) -> Reply:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import write_json
+from clavitor_host.cli.output import note, write_json
 from clavitor_host.cli.progress import progress_bar
 
 app = typer.Typer()
@@ -22,13 +22,18 @@ async def backup(
 
     The server may run meanwhile.
     """
+    from dataclasses import asdict
+
+    from clavitor_host.cli.offline import offline
     from clavitor_host.storage.backup import backup as write_backup
 
-    async with call.offline() as host:
+    async with offline(call.config, call.bundle, create=False) as app:
         with progress_bar("Backing up", quiet=call.json) as progress:
-            await write_backup(host.db, file, progress)
+            info = await write_backup(app.host.db, file, app.histories, progress)
     size = file.stat().st_size
     if call.json:
-        write_json({"file": str(file), "bytes": size})
-    else:
-        print(f"Wrote {file} ({size} bytes).")
+        write_json({"file": str(file), "bytes": size, **asdict(info)})
+        return
+    print(f"Wrote {file} ({info.rows} rows, {size} bytes).")
+    if info.left_out:
+        note(f"Left out, as they belong to no plugin of this build: {', '.join(info.left_out)}")

@@ -63,5 +63,5 @@ class Invocation:
         """
         from clavitor_host.cli.offline import offline
 
-        async with offline(self.config, self.bundle, create=create) as host:
-            yield host
+        async with offline(self.config, self.bundle, create=create) as app:
+            yield app.host

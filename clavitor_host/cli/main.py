@@ -8,12 +8,18 @@ from collections.abc import Sequence
 
 from clavitor_host.cli.exit_codes import ExitCode
 from clavitor_host.cli.prompts import UsageError
+from clavitor_host.cli.quick import plain_serve
 from clavitor_host.errors import ClavitorError, ConfigError, StartError, StorageUnavailable
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run `clavitor` with the arguments after its name. Returns the exit code; never raises, never shows a trace."""
     try:
+        serving = plain_serve(arguments)
+        if serving is not None:
+            from clavitor_host.cli.server import run_server
+
+            return run_server(serving)
         from clavitor_host.cli.root import root_command
 
         code = root_command().main(list(arguments), prog_name="clavitor", standalone_mode=False)
@@ -26,10 +32,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report(error: Exception) -> int:
-    from typer import Abort, TyperException
-
     if isinstance(error, ClavitorError):
         return _say(str(error), _code_of(error))
+    from typer import Abort, TyperException
+
     if isinstance(error, TyperException):
         return _usage(error)
     if isinstance(error, Abort):

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from clavitor_host.errors import StartError
 
 if TYPE_CHECKING:
+    from clavitor_host.app import App
     from clavitor_host.config.models import HostConfig
     from clavitor_host.config.sources import Config
-    from clavitor_host.host import Host
     from clavitor_host.plugins.frozen import BundleInfo
 
 
 @asynccontextmanager
-async def offline(config: Config, bundle: BundleInfo, *, create: bool) -> AsyncIterator[Host]:
-    """Give a started host; it may run beside a server on the same database.
+async def offline(config: Config, bundle: BundleInfo, *, create: bool) -> AsyncIterator[App]:
+    """Give an app whose host is started; it may run beside a server on the same database.
 
     create: make the data folder and the database when they do not exist. Raises StartError.
     """
@@ -32,7 +32,7 @@ async def offline(config: Config, bundle: BundleInfo, *, create: bool) -> AsyncI
     app = create_host(config, bundle)
     await app.start(offline=True)
     try:
-        yield app.host
+        yield app
     finally:
         await app.stop()
 
@@ -43,3 +43,11 @@ def require_database(config: HostConfig) -> None:
         file = Path(config.storage_url.removeprefix("sqlite:///"))
         if not file.exists():
             raise StartError(f"there is no database at {file}: start the server once, or name its --data-dir")
+
+
+def make_folder(config: HostConfig) -> None:
+    """Make the data folder when it is missing, for its owner alone. Raises StartError."""
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"the data folder {config.data_dir} cannot be made: {error.strerror}") from None

@@ -24,12 +24,18 @@ async def restore(
 
     Stop the server first.
     """
+    from dataclasses import asdict
+
+    from clavitor_host.app import create_host
+    from clavitor_host.cli.offline import make_folder
     from clavitor_host.storage.backup import restore as read_backup
 
     config = call.config.host
+    histories = create_host(call.config, call.bundle).histories  # put together, not started: nothing is opened
+    make_folder(config)
     with progress_bar("Restoring", quiet=call.json) as progress:
-        await read_backup(config.storage_url, file, progress, force=force)
+        info = await read_backup(config.storage_url, file, histories, progress, force=force)
     if call.json:
-        write_json({"file": str(file), "restored": True})
+        write_json({"file": str(file), **asdict(info)})
     else:
-        print(f"Restored {file}.")
+        print(f"Restored {info.rows} rows from {file}.")

@@ -1,26 +1,10 @@
-"""`clavitor serve`: from the configuration to a running server."""
+"""`clavitor serve`."""
 
 from __future__ import annotations
-
-import signal
-import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-
-if TYPE_CHECKING:
-    import asyncio
-    import socket
-
-    from clavitor_host.config.models import HostConfig
-    from clavitor_host.host import Host
-    from clavitor_host.serve.settings import ServeSettings
-    from clavitor_host.serve.worker import Worker
-
-BATCH_PATH = "/api/entries/batch"
 
 app = typer.Typer()
 
@@ -31,137 +15,6 @@ def serve(call: Invocation) -> None:
 
     SIGHUP makes it read the TLS files again.
     """
-    from clavitor_host import __version__, log
-    from clavitor_host.serve.sockets import describe, from_systemd, listening
-    from clavitor_host.serve.worker import as_worker
+    from clavitor_host.cli.server import run_server
 
-    signal.signal(signal.SIGTERM, _leave)  # until the server has its own handler
-    worker = as_worker()
-    config = call.config.host
-    log.setup(config.log.level.upper(), json_lines=config.log.format == "json")
-    settings = serve_settings(config)
-    if worker is not None:
-        _run(call, settings, worker.sockets, worker.ready, worker)
-        return
-    log.info(f"Starting Clavitor Vault v{__version__} - {call.registry.edition.capitalize()} Edition")
-
-    def run(sockets: Sequence[socket.socket]) -> None:
-        def ready() -> None:
-            for sock in sockets:
-                log.info(f"Listening on {describe(sock, tls=settings.tls is not None)}")
-
-        if config.workers > 1:
-            from clavitor_host.serve.supervisor import supervise
-
-            code = supervise([sys.executable, *sys.orig_argv[1:]], sockets, config.workers, ready=ready)
-            if code:
-                raise typer.Exit(code)
-        else:
-            _run(call, settings, sockets, ready, None)
-
-    inherited = from_systemd()
-    if inherited:
-        run(inherited)
-        return
-    with listening([config.bind], backlog=settings.backlog) as sockets:
-        run(sockets)
-
-
-def serve_settings(config: HostConfig) -> ServeSettings:
-    """Return the bounds of the serving layer that the configuration asks for."""
-    from clavitor_host.serve.settings import ServeSettings, TlsSettings
-
-    tls, limits = config.tls, config.limits
-    endpoint = None
-    if tls.cert is not None and tls.key is not None:
-        endpoint = TlsSettings(tls.cert, tls.key, tls.client_ca, tls.client_auth)
-    return ServeSettings(
-        tls=endpoint,
-        graceful=limits.graceful,
-        max_connections=limits.max_connections,
-        tls_handshake_timeout=limits.header_timeout,
-        header_timeout=limits.header_timeout,
-        idle_timeout=limits.keep_alive,
-        send_timeout=limits.send_timeout,
-        max_header_size=limits.header_bytes,
-        body_timeout=limits.body_timeout,
-        proxy_trusted=tuple(config.trusted_proxies),
-        proxy_header=config.proxy_header,
-    )
-
-
-def body_limit(config: HostConfig) -> Callable[[str], int]:
-    """Return what tells, by path, how many bytes of body are taken."""
-    limits = config.limits
-    return lambda path: limits.batch_bytes if path == BATCH_PATH else limits.body_bytes
-
-
-def _run(
-    call: Invocation,
-    settings: ServeSettings,
-    sockets: Sequence[socket.socket],
-    ready: Callable[[], None],
-    worker: Worker | None,
-) -> None:
-    """Serve in this process until it is told to stop."""
-    import asyncio
-
-    from clavitor_host.app import around, create_host
-    from clavitor_host.serve.limits import BodyLimits
-    from clavitor_host.serve.proxy import trust_proxies
-    from clavitor_host.serve.server import serve as serve_forever
-
-    async def main() -> None:
-        app = create_host(call.config, call.bundle)
-        host = app.host
-        limited = BodyLimits(around(app), body_limit(host.config), settings)
-        asgi = trust_proxies(limited, settings.proxy_trusted, settings.proxy_header)
-        tasks: list[asyncio.Task[None]] = []
-
-        def announce() -> None:
-            ready()
-            if worker is None or worker.index == 0:
-                tasks.append(asyncio.create_task(_offer_setup(host, _base_url(host.config, sockets))))
-
-        await serve_forever(asgi, settings, sockets=sockets, on_shutdown=host.shutdown.set, ready=announce)
-
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main())
-
-
-async def _offer_setup(host: Host, base_url: str) -> None:
-    """Print the one-time link with which the first administrator is made, as long as there is no user."""
-    from clavitor_host import log
-    from clavitor_host.identity.setup import setup_link
-
-    try:
-        link = await setup_link(host, base_url)
-    except Exception as error:  # noqa: BLE001 - the server serves all the same
-        log.exception("The setup link could not be made", error)
-        return
-    if link is not None:
-        log.info(f"There is no user yet. Open this link once to make the first administrator: {link}")
-
-
-def _base_url(config: HostConfig, sockets: Sequence[socket.socket]) -> str:
-    """Return the URL for people: the configured one, else that of the first TCP socket as it was really bound."""
-    import socket
-
-    tcp = next((sock for sock in sockets if sock.family != socket.AF_UNIX), None)
-    if config.public_url is not None or tcp is None:
-        return config.base_url
-    name = tcp.getsockname()
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return config.model_copy(update={"bind": f"{host}:{name[1]}"}).base_url
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def _leave(number: int, frame: Any) -> None:
-    raise SystemExit(0)
+    raise typer.Exit(run_server(call))

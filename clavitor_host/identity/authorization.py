@@ -121,4 +121,12 @@ async def _note(host: Host, identity: Identity, action: str, resource: Resource,
     if resource.id is not None:
         about["resource_id"] = resource.id[:200]
     key = f"{identity.actor} {identity.token_id} {action}"
-    await note_bounded(host, key, "refuse", identity.actor, f"refused {action}", about, identity.source)
+    await note_bounded(
+        host,
+        key,
+        "refuse",
+        actor=identity.actor,
+        title=f"refused {action}",
+        payload=about,
+        source=identity.source,
+    )

@@ -12,16 +12,17 @@ from clavitor_host.identity import throttle
 from clavitor_host.identity.csrf import check_origin
 from clavitor_host.identity.models import Identity, User
 from clavitor_host.identity.names import name_key, shown
-from clavitor_host.identity.passwords import needs_rehash
+from clavitor_host.identity.passwords import check_password, needs_rehash
 from clavitor_host.identity.rows import entry, note_bounded, record
 from clavitor_host.identity.sessions import NewSession, start_session
 from clavitor_host.identity.state import state_of
 from clavitor_host.identity.tables import users
-from clavitor_host.identity.users import locked_user, set_password
+from clavitor_host.identity.users import locked_user, record_password, replace_password
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
     from clavitor_host.http import Request
+    from clavitor_host.storage.database import Transaction
 
 NOBODY = "anonymous"
 """Actor of audit rows about people who are not logged in."""
@@ -54,7 +55,7 @@ async def log_in(host: Host, request: Request, name: str, password: str) -> tupl
             user = await locked_user(tx, row["id"])
             session = await start_session(host, tx, user.id, request)
             await throttle.forgive(tx, tried)
-            await record_login(host, tx, user, session, request.client, "password")
+            await record_login(host, tx, user, session, source=request.client, method="password")
     if not good:
         raise await failed(host, name, request.client, "password")
     return user, session
@@ -65,30 +66,40 @@ async def change_password(
 ) -> NewSession | None:
     """Give the caller a new password; all their sessions end, and one that asked for it gets a new one.
 
-    Raises a 403 `wrong_password`, a 409 `no_password` for a user who has none, and what `set_password` raises.
+    Raises a 403 `wrong_password`, a 409 `no_password` for a user who has none, a 400 for a bad new one, a 409
+    `password_changed` when another change was faster.
     """
     assert identity.user_id is not None
+    check_password(new, "new_password")
     row = await host.db.fetch_one(sa.select(users).where(users.c.id == identity.user_id))
     if row is None or row["password_hash"] is None:
         raise Problem(409, "no_password", "You have no password; an ADMIN can set one.")
     tried = throttle.attempt(host, row["name"], request.client)
     await _admit(host, tried, row["name"], request.client)
-    if not await state_of(host).passwords.verify(current, row["password_hash"]):
+    hasher = state_of(host).passwords
+    if not await hasher.verify(current, row["password_hash"]):
         title = f"wrong password given by {identity.actor}"
-        await host.audit.note(entry("login_failed", identity.actor, title, {"method": "password"}, request.client))
+        payload = {"method": "password"}
+        await host.audit.note(
+            entry("login_failed", identity.actor, title=title, payload=payload, source=request.client)
+        )
         raise Problem(403, "wrong_password", "current_password is not your password.")
-    await set_password(host, identity.user_id, new, requested_by=identity, only_if=row["password_hash"])
+    password_hash = await hasher.hash(new)
+    session = None
     async with host.db.transaction() as tx:
+        user = await replace_password(host, tx, identity.user_id, password_hash, only_if=row["password_hash"])
         await throttle.forgive(tx, tried)
-        if identity.via != "session":
-            return None
-        return await start_session(host, tx, identity.user_id, request)
+        if identity.via == "session":
+            session = await start_session(host, tx, user.id, request)
+        await record_password(host, tx, user, identity)
+    return session
 
 
 async def failed(host: Host, name: str, source: str, method: str, **details: Any) -> Problem:
     """Audit a failed login; returns the 401 that says no more than that it failed."""
     payload: Mapping[str, Any] = {"method": method, "name": shown(name), **details}
-    await host.audit.note(entry("login_failed", NOBODY, f"failed login as {shown(name)}", payload, source))
+    title = f"failed login as {shown(name)}"
+    await host.audit.note(entry("login_failed", NOBODY, title=title, payload=payload, source=source))
     return Problem(
         401,
         "login_failed",
@@ -97,11 +108,13 @@ async def failed(host: Host, name: str, source: str, method: str, **details: Any
     )
 
 
-async def record_login(host: Host, tx: Any, user: User, session: NewSession, source: str, method: str) -> None:
+async def record_login(
+    host: Host, tx: Transaction, user: User, session: NewSession, *, source: str, method: str
+) -> None:
     """Append the audit row of a login, last in its transaction."""
     by = Identity(kind="user", actor=user.name, user_id=user.id, via="session", source=source)
     payload = {"user_id": user.id, "session_id": session.session.id, "method": method}
-    await record(host, tx, "login", by, f"{user.name} logged in", payload)
+    await record(host, tx, by, "login", title=f"{user.name} logged in", payload=payload)
 
 
 async def _admit(host: Host, tried: throttle.Attempt, name: str, source: str) -> None:
@@ -111,7 +124,15 @@ async def _admit(host: Host, tried: throttle.Attempt, name: str, source: str) ->
         if error.status == 429:
             payload = {"name": shown(name)}
             title = f"throttled login as {shown(name)}"
-            await note_bounded(host, f"{tried.name} {source}", "login_throttled", NOBODY, title, payload, source)
+            await note_bounded(
+                host,
+                f"{tried.name} {source}",
+                "login_throttled",
+                actor=NOBODY,
+                title=title,
+                payload=payload,
+                source=source,
+            )
         raise
 
 

@@ -53,7 +53,7 @@ async def begin(host: Host, request: Request, next_path: str) -> Reply:
     try:
         found = await provider.discovery()
     except ProviderDown as error:
-        raise unavailable(error) from error
+        raise unavailable() from error
     state, browser, nonce, verifier = secret(), secret(), secret(), secret()
     redirect_uri = (host.config.public_url or host.config.base_url) + CALLBACK
     now = host.clock.now_us()
@@ -108,7 +108,7 @@ async def finish(host: Host, request: Request) -> Reply:
         session = await _start(host, request, user)
     except ProviderDown as error:
         await _note(host, request, "the provider cannot be reached")
-        raise unavailable(error) from error
+        raise unavailable() from error
     except CodeRefused as error:
         await _note(host, request, "the provider refused the code")
         raise _failed() from error
@@ -185,14 +185,20 @@ async def _start(host: Host, request: Request, user: User) -> NewSession:
         now = host.clock.now_us()
         await tx.execute(sa.update(users).where(users.c.id == user.id).values(last_login_at=now))
         session = await start_session(host, tx, user.id, request)
-        await record_login(host, tx, known, session, request.client, "oidc")
+        await record_login(host, tx, known, session, source=request.client, method="oidc")
     return session
 
 
 async def _note(host: Host, request: Request, reason: str) -> None:
     payload = {"method": "oidc", "reason": reason}
     await note_bounded(
-        host, f"oidc {request.client} {reason}", "login_failed", NOBODY, "failed OIDC login", payload, request.client
+        host,
+        f"oidc {request.client} {reason}",
+        "login_failed",
+        actor=NOBODY,
+        title="failed OIDC login",
+        payload=payload,
+        source=request.client,
     )
 
 

@@ -87,6 +87,9 @@ class Provider:
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         status, answer = await self._request("POST", found.token_endpoint, data=form, headers=headers)
         if status in (400, 401, 403):
+            logger.bind(status=status, cause=str(answer.get("error"))[:80]).warning(
+                "The identity provider refused a code"
+            )
             raise CodeRefused
         token = answer.get("id_token") if status == 200 else None
         if not isinstance(token, str):
@@ -152,8 +155,9 @@ class Provider:
             status, answer = await self._request("GET", url)
             if status != 200:
                 raise ProviderDown(f"{urlsplit(url).path} answered {status}")
-        except ProviderDown:
+        except ProviderDown as error:
             self._failed_at = self._host.clock.monotonic()
+            logger.bind(cause=str(error)).warning("The identity provider cannot be used")
             raise
         return answer
 
@@ -191,7 +195,6 @@ async def _bounded(response: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
-def unavailable(error: ProviderDown) -> Problem:
-    """Return the 502 of a provider that does not answer; how it failed goes to the log only."""
-    logger.warning("The identity provider cannot be used: {}", str(error))
+def unavailable() -> Problem:
+    """Return the 502 of a provider that does not answer as it should."""
     return Problem(502, "oidc_unavailable", "The identity provider does not answer as it should; try again later.")

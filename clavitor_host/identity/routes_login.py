@@ -74,7 +74,7 @@ async def begin_oidc(request: Request) -> Reply:
     summary="Where the identity provider sends the browser back to",
     tag="login",
     errors=(400, 401, 403, 404, 502),
-    content_type="text/html",
+    content_types=("text/html",),
     parameters=(
         Parameter("code", "Authorization code."),
         Parameter("state", "As it was sent to the provider."),

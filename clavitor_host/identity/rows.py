@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 CATEGORY = "IDENTITY"
 
 
-def entry(action: str, actor: str, title: str, payload: Mapping[str, Any], source: str) -> AuditEntry:
+def entry(action: str, actor: str, *, title: str, payload: Mapping[str, Any], source: str) -> AuditEntry:
     """Return an IDENTITY row. source: the address the request came from, "" for a command."""
     return AuditEntry(CATEGORY, action, actor, shown(title, 200), payload=payload, source=source)
 
 
 async def record(
-    host: Host, tx: Transaction, action: str, by: Identity, title: str, payload: Mapping[str, Any]
+    host: Host, tx: Transaction, by: Identity, action: str, *, title: str, payload: Mapping[str, Any]
 ) -> None:
     """Append an IDENTITY row in a transaction: the last thing done in it."""
-    await host.audit.record(tx, entry(action, by.actor, title, payload, by.source))
+    await host.audit.record(tx, entry(action, by.actor, title=title, payload=payload, source=by.source))
 
 
 async def note_bounded(
-    host: Host, key: str, action: str, actor: str, title: str, payload: Mapping[str, Any], source: str
+    host: Host, key: str, action: str, *, actor: str, title: str, payload: Mapping[str, Any], source: str
 ) -> None:
     """Append an IDENTITY row of its own, unless `key` wrote one within the last minute.
 
@@ -39,4 +39,4 @@ async def note_bounded(
     times = state_of(host).notes.admit(f"{action} {key}", host.clock.monotonic())
     if times is not None:
         counted = payload if times == 1 else {**payload, "times": times}
-        await host.audit.note(entry(action, actor, title, counted, source))
+        await host.audit.note(entry(action, actor, title=title, payload=counted, source=source))

@@ -107,7 +107,9 @@ async def end_session(host: Host, user_id: str, session_id: str, *, requested_by
             raise problem(404, "session_not_found", "There is no such session.")
         own = session_id == requested_by.session_id
         title = f"{requested_by.actor} logged out" if own else f"ended a session of {requested_by.actor}"
-        await record(host, tx, "logout", requested_by, title, {"user_id": user_id, "session_id": session_id})
+        await record(
+            host, tx, requested_by, "logout", title=title, payload={"user_id": user_id, "session_id": session_id}
+        )
 
 
 async def end_sessions(host: Host, user_id: str, *, requested_by: Identity) -> None:
@@ -115,7 +117,7 @@ async def end_sessions(host: Host, user_id: str, *, requested_by: Identity) -> N
     async with host.db.transaction() as tx:
         ended = await tx.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
         title = f"ended all sessions of {requested_by.actor}"
-        await record(host, tx, "logout", requested_by, title, {"user_id": user_id, "sessions": ended})
+        await record(host, tx, requested_by, "logout", title=title, payload={"user_id": user_id, "sessions": ended})
 
 
 def session_of(row: Mapping[str, Any]) -> Session:

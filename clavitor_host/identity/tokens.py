@@ -109,7 +109,7 @@ async def add_token(
     title = f"created {kind} token {clean}" + (f" of {owner}" if owner else "")
     told = ("kind", "user_id", "agent_id", "scope", "environment_id", "expires_at")
     payload = {"token_id": row["id"], **{key: row[key] for key in told if row[key] is not None}}
-    await record(host, tx, "create_token", requested_by, title, payload)
+    await record(host, tx, requested_by, "create_token", title=title, payload=payload)
     return token_of(row), value
 
 
@@ -153,7 +153,7 @@ async def remove_token(host: Host, tx: Transaction, token_id: str, *, requested_
     payload = {"token_id": token_id, "kind": row["kind"]}
     if row["user_id"] is not None:
         payload["user_id"] = row["user_id"]
-    await record(host, tx, "revoke_token", requested_by, title, payload)
+    await record(host, tx, requested_by, "revoke_token", title=title, payload=payload)
 
 
 def token_of(row: Mapping[str, Any]) -> Token:

@@ -97,10 +97,10 @@ async def add_user(host: Host, tx: Transaction, new: NewUser, requested_by: Iden
     await record(
         host,
         tx,
-        "create_user",
         requested_by,
-        f"created user {user.name}",
-        {"user_id": user.id, "role": user.role.value, "oidc": new.oidc is not None},
+        "create_user",
+        title=f"created user {user.name}",
+        payload={"user_id": user.id, "role": user.role.value, "oidc": new.oidc is not None},
     )
     return user
 
@@ -189,7 +189,7 @@ async def update_user(
         payload = {"user_id": user_id, **payload, "was": {key: getattr(before, key) for key in payload}}
         after = await locked_user(tx, user_id)
         title = f"changed user {before.name}"
-        await record(host, tx, "update_user", requested_by, title, payload)
+        await record(host, tx, requested_by, "update_user", title=title, payload=payload)
         return after
 
 
@@ -211,30 +211,41 @@ async def delete_user(host: Host, user_id: str, *, requested_by: Identity) -> No
         await _assert_not_last_admin(tx, user)
         await tx.execute(sa.delete(users).where(users.c.id == user_id))
         payload = {"user_id": user_id, "role": user.role.value}
-        await record(host, tx, "delete_user", requested_by, f"deleted user {user.name}", payload)
+        await record(host, tx, requested_by, "delete_user", title=f"deleted user {user.name}", payload=payload)
 
 
-async def set_password(
-    host: Host, user_id: str, password: str, *, requested_by: Identity, only_if: str | None = None
-) -> User:
-    """Set a user's password and end all their sessions.
-
-    only_if: the hash that must still be stored, so that of two changes at once one wins (409 `password_changed`).
-    """
+async def set_password(host: Host, user_id: str, password: str, *, requested_by: Identity) -> User:
+    """Set a user's password and end all their sessions. Raises a 400 for a bad password, a 404."""
     check_password(password)
     password_hash = await state_of(host).passwords.hash(password)
     async with host.db.transaction() as tx:
-        user = await locked_user(tx, user_id)
-        now = host.clock.now_us()
-        change = sa.update(users).where(users.c.id == user_id).values(password_hash=password_hash, updated_at=now)
-        if only_if is not None:
-            change = change.where(users.c.password_hash == only_if)
-        if await tx.execute(change) != 1:
-            raise problem(409, "password_changed", "The password was changed by another request.")
-        await tx.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
-        payload = {"user_id": user_id}
-        await record(host, tx, "set_password", requested_by, f"set password of {user.name}", payload)
+        user = await replace_password(host, tx, user_id, password_hash)
+        await record_password(host, tx, user, requested_by)
         return user
+
+
+async def replace_password(
+    host: Host, tx: Transaction, user_id: str, password_hash: str, *, only_if: str | None = None
+) -> User:
+    """Store a user's new hash and end all their sessions; `record_password` comes last in the transaction.
+
+    only_if: the hash that must still be stored, so that of two changes at once one wins (409 `password_changed`).
+    """
+    user = await locked_user(tx, user_id)
+    change = sa.update(users).where(users.c.id == user_id)
+    if only_if is not None:
+        change = change.where(users.c.password_hash == only_if)
+    if await tx.execute(change.values(password_hash=password_hash, updated_at=host.clock.now_us())) != 1:
+        raise problem(409, "password_changed", "The password was changed by another request.")
+    await tx.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
+    return user
+
+
+async def record_password(host: Host, tx: Transaction, user: User, requested_by: Identity) -> None:
+    """Append the audit row of a new password."""
+    await record(
+        host, tx, requested_by, "set_password", title=f"set password of {user.name}", payload={"user_id": user.id}
+    )
 
 
 async def locked_user(tx: Transaction, user_id: str) -> User:

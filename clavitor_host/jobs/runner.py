@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import tzinfo
 from heapq import heappop, heappush
 from itertools import count
@@ -19,6 +17,7 @@ from clavitor_host import log
 from clavitor_host.jobs.exclusive import LeaseLost, while_held
 from clavitor_host.jobs.ledger import Ledger
 from clavitor_host.jobs.schedule import MICROSECONDS, Cron
+from clavitor_host.jobs.state import Entry, JobStatus, check
 from clavitor_host.plugins.records import describe_error
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from clavitor_host.storage.database import Database
     from clavitor_host.storage.leases import Lease, LeaseKeeper
 
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LEASE_POLL = 2.0
 """Seconds between looks at whether a due exclusive job's lease is held here by now."""
 TAKEOVER = 60.0
@@ -40,35 +38,6 @@ STOP_WITHIN = 1.0
 """Seconds that running jobs get to end when they are cancelled."""
 BACKOFF = (1.0, 60.0)
 """First and longest pause before a worker is started again, in seconds; a run that long resets it."""
-
-
-@dataclass(slots=True, eq=False)
-class JobStatus:
-    """How one job fares. `name` is `<plugin>.<job>`; `last_run_at` in µs since the epoch."""
-
-    name: str
-    kind: str
-    exclusive: bool
-    running: bool = False
-    runs: int = 0
-    errors: int = 0
-    last_error: str | None = None
-    last_run_at: int | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    owner: str
-    job: Job
-    status: JobStatus
-    record: PluginRecord | None
-    cron: Cron | None = None
-    lease: Lease | None = None
-    due: int = 0
-    """Wall time of a cron job's next run, µs since the epoch."""
-    missed: bool = False
-    task: asyncio.Task[None] | None = None
-    removed: bool = False
 
 
 class JobRunner:
@@ -90,8 +59,8 @@ class JobRunner:
         self._ledger = Ledger(db)
         self._zone = zone
         self._jitter = jitter
-        self._entries: dict[str, _Entry] = {}
-        self._heap: list[tuple[float, int, _Entry]] = []
+        self._entries: dict[str, Entry] = {}
+        self._heap: list[tuple[float, int, Entry]] = []
         self._sequence = count()
         self._scheduler: asyncio.Task[None] | None = None
         self._releases: set[asyncio.Future[None]] = set()
@@ -111,10 +80,10 @@ class JobRunner:
         name = f"{owner}.{job.name}"
         if name in self._entries:
             raise ValueError(f"there are two jobs named {job.name!r}")
-        _check(job)
+        check(job)
         cron = Cron(job.expression, self._zone) if job.kind == "cron" else None
         status = JobStatus(name, job.kind, job.exclusive)
-        self._entries[name] = _Entry(owner, job, status, record, cron)
+        self._entries[name] = Entry(owner, job, status, record, cron)
 
     def remove(self, owner: str) -> None:
         """Stop the jobs of an owner, never run them again, and let another process have their leases."""
@@ -190,23 +159,23 @@ class JobRunner:
             self._nap.cancel()
             self._nap = None
 
-    def _push(self, entry: _Entry, after: float) -> None:
+    def _push(self, entry: Entry, after: float) -> None:
         heappush(self._heap, (self._clock.monotonic() + after, next(self._sequence), entry))
         if self._nap is not None and self._heap[0][2] is entry:
             self._nap.cancel()
 
-    def _plan_cron(self, entry: _Entry, after: int) -> None:
+    def _plan_cron(self, entry: Entry, after: int) -> None:
         assert entry.cron is not None
         due = entry.cron.next_after(after)
         if due is not None:
             entry.due = due
             self._push_cron(entry)
 
-    def _push_cron(self, entry: _Entry) -> None:
+    def _push_cron(self, entry: Entry) -> None:
         wait = max(0.0, (entry.due - self._clock.now_us()) / MICROSECONDS)
         self._push(entry, min(wait, MAX_NAP))
 
-    def _on_time(self, entry: _Entry) -> None:
+    def _on_time(self, entry: Entry) -> None:
         """Run an entry that came up, unless its time or its lease is not there yet."""
         late = (self._clock.now_us() - entry.due) / MICROSECONDS
         if entry.cron is not None and late < 0:
@@ -218,7 +187,7 @@ class JobRunner:
         else:
             self._push(entry, LEASE_POLL)
 
-    def _spawn(self, entry: _Entry, work: Callable[[_Entry], Awaitable[None]]) -> None:
+    def _spawn(self, entry: Entry, work: Callable[[Entry], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
                 await work(entry)
@@ -227,11 +196,11 @@ class JobRunner:
 
         entry.task = asyncio.create_task(run(), name=f"job:{entry.status.name}")
 
-    async def _run_every(self, entry: _Entry) -> None:
+    async def _run_every(self, entry: Entry) -> None:
         await self._run_once(entry)
         self._push(entry, entry.job.seconds)
 
-    async def _run_cron(self, entry: _Entry) -> None:
+    async def _run_cron(self, entry: Entry) -> None:
         try:
             taken = await self._claim(entry)
         except Exception as error:  # noqa: BLE001 - the database is away: the time is tried again
@@ -245,7 +214,7 @@ class JobRunner:
         else:
             self._plan_cron(entry, taken if entry.job.run_missed else self._clock.now_us())
 
-    async def _claim(self, entry: _Entry) -> int | None:
+    async def _claim(self, entry: Entry) -> int | None:
         """Return None when this process is to run the due time, else when it was run.
 
         A job that is not exclusive runs in every process; only a missed time is made up for by one of them.
@@ -255,7 +224,7 @@ class JobRunner:
         taken = await self._ledger.claim(entry.status.name, entry.due, self._clock.now_us())
         return taken if entry.job.exclusive or entry.missed else None
 
-    async def _work(self, entry: _Entry) -> None:
+    async def _work(self, entry: Entry) -> None:
         first, longest = BACKOFF
         pause = first
         while True:
@@ -268,7 +237,7 @@ class JobRunner:
             await self._clock.sleep(pause * (0.5 + self._jitter() / 2))
             pause = min(pause * 2, longest)
 
-    async def _run_once(self, entry: _Entry) -> None:
+    async def _run_once(self, entry: Entry) -> None:
         status = entry.status
         status.running, status.last_run_at = True, self._clock.now_us()
         outcome = "error"
@@ -295,16 +264,9 @@ class JobRunner:
             if self._outcomes is not None:
                 self._outcomes.labels(status.name, outcome).inc()
 
-    def _failed(self, entry: _Entry, error: BaseException) -> None:
+    def _failed(self, entry: Entry, error: BaseException) -> None:
         entry.status.errors += 1
         entry.status.last_error = describe_error(error)
         if entry.record is not None:
             entry.record.last_error = f"job {entry.job.name}: {entry.status.last_error}"
         log.exception("A job failed", error, job=entry.status.name)
-
-
-def _check(job: Job) -> None:
-    if not NAME.fullmatch(job.name):
-        raise ValueError(f"job {job.name!r} needs a lower-case name")
-    if job.kind == "every" and not (0 < job.seconds < float("inf") and 0 <= job.first_after < float("inf")):
-        raise ValueError(f"job {job.name!r}: seconds must be greater than 0")

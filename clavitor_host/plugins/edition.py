@@ -34,4 +34,4 @@ class Edition:
     def is_telemetry_enabled(self) -> bool:
         """Tell whether any plugin sends data to a central server."""
         answers = self._host.hooks.answers("is_telemetry_enabled", host=self._host)
-        return any(answer is True for _, answer in answers)
+        return any(answer for _, answer in answers)

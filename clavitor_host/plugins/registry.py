@@ -12,7 +12,7 @@ from typing import Any
 
 import pluggy
 
-from clavitor_host import API_VERSION, hookspecs
+from clavitor_host import API_VERSION, hookspecs, log
 from clavitor_host.errors import PluginError
 from clavitor_host.hookspecs import PROJECT
 from clavitor_host.plugins import checks
@@ -131,6 +131,18 @@ class PluginRegistry:
         record.stats = {hook: HookStats() for hook in arguments}
         for hook, names in arguments.items():
             self._arguments[record.name, hook] = names
+            self._warn_when_deprecated(record, hook)
+
+    def _warn_when_deprecated(self, record: PluginRecord, hook: str) -> None:
+        contract = self.specs[hook].contract
+        if contract.deprecated_in is not None:
+            log.warning(
+                "A plugin implements a deprecated hook",
+                plugin=record.name,
+                hook=hook,
+                deprecated_in=contract.deprecated_in,
+                removed_in=contract.removed_in,
+            )
 
     def _record(self, index: int, item: FrozenPlugin) -> PluginRecord:
         cls = item.plugin

@@ -18,7 +18,7 @@ from loguru import logger
 
 from clavitor_host.errors import Problem
 from clavitor_host.http import problem_reply
-from clavitor_host.serve.handlers import Handlers
+from clavitor_host.serve.handlers import ClientGone, Handlers
 from clavitor_host.serve.protocols import Link
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ class Connection(asyncio.Protocol):
                 return
             self._set_deadline(self._settings.header_timeout)
         else:
-            self._transport.pause_reading()
             self._set_deadline(self._settings.tls_handshake_timeout)
         self._pump = self._loop.create_task(self._run())
 
@@ -171,8 +170,6 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._phase in (Phase.IDLE, Phase.HEAD):
             self._close(linger=False)
-        elif self._phase is Phase.BUSY and hasattr(self._protocol, "shutdown"):
-            self.handlers.spawn(self._protocol.shutdown)
 
     def abort(self) -> None:
         """Close without ceremony; handlers are told and cancelled."""
@@ -192,7 +189,7 @@ class Connection(asyncio.Protocol):
         if isinstance(event, RawData):
             if self._phase >= Phase.LINGER:
                 await asyncio.sleep(0)
-                raise ConnectionResetError("the connection is closed")
+                raise ClientGone("the connection is closed")
             self._transport.write(event.data)
             while self._paused:
                 future = self._loop.create_future()
@@ -244,18 +241,35 @@ class Connection(asyncio.Protocol):
             await self._end()
 
     async def _handshake(self, context: ssl.SSLContext) -> None:
-        self._transport = await self._loop.start_tls(
-            self._raw,
-            self,
-            context,
-            server_side=True,
-            ssl_handshake_timeout=self._settings.tls_handshake_timeout,
-            ssl_shutdown_timeout=self._settings.drain_timeout,
+        """Put TLS under this connection. Admission comes first, so that handshakes too are counted."""
+        starting = self._loop.create_task(
+            self._loop.start_tls(
+                self._raw,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._settings.tls_handshake_timeout,
+                ssl_shutdown_timeout=self._settings.drain_timeout,
+            )
         )
+        # `starting` takes the transport over in its first step; what came before that step follows right behind it
+        self._loop.call_soon(self._loop.call_soon, self._feed_handshake)
+        self._transport = await starting
         if self._phase is Phase.LOST:
             raise ConnectionResetError
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD)
         self._set_deadline(self._settings.header_timeout)
+
+    def _feed_handshake(self) -> None:
+        protocol: Any = self._raw.get_protocol()
+        if self._chunks and hasattr(protocol, "buffer_updated") and not self._raw.is_closing():
+            early = memoryview(self._read())
+            while early:
+                buffer = protocol.get_buffer(len(early))
+                size = min(len(buffer), len(early))
+                buffer[:size] = early[:size]
+                protocol.buffer_updated(size)
+                early = early[size:]
 
     async def _speak(self, alpn: str | None) -> None:
         certificate = None
@@ -416,6 +430,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write_eof()
             self._transport.resume_reading()
         else:
+            if hasattr(self._protocol, "farewell"):
+                self._transport.write(self._protocol.farewell())
             self._phase = Phase.CLOSING
             self._set_deadline(self._settings.send_timeout)
             self._transport.close()

@@ -23,6 +23,10 @@ CANCEL_AFTER = 0.05
 DISCONNECT: dict[str, Any] = {"type": "http.disconnect"}
 
 
+class ClientGone(ConnectionResetError):
+    """Raised by `send` when nobody can receive what is sent (ASGI 2.4: an `OSError`)."""
+
+
 class Inbox:
     """Messages from the connection to one handler, at most `limit` body bytes ahead of it."""
 
@@ -116,13 +120,12 @@ class Handler:
             await app(scope, self.inbox.receive, self.send)
         except asyncio.CancelledError:
             logger.bind(component="serve", path=scope.get("path")).debug("Request cancelled")
-        except OSError as error:
-            if not self._group.lost:
-                logger.bind(component="serve", path=scope.get("path")).opt(exception=error).error("Request failed")
+        except ClientGone:
+            logger.bind(component="serve", path=scope.get("path")).debug("Client gone during its answer")
         except Exception as error:  # noqa: BLE001 - the server outlives it
             logger.bind(component="serve", path=scope.get("path")).opt(exception=error).error("Request failed")
         if not self._group.lost:
-            with suppress(OSError):  # the connection may go just now
+            with suppress(ClientGone):
                 await self.send(None)
 
     def done(self, task: asyncio.Task[None]) -> None:

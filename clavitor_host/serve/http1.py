@@ -51,9 +51,6 @@ class Http1Protocol(H11Protocol):
         """True when the client may still be sending, so that closing at once could destroy the answer (RST)."""
         return self._refused or self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
 
-    async def shutdown(self) -> None:
-        """Stop taking requests. Responses from now on say `connection: close`."""
-
     async def handle(self, event: Event) -> None:
         """Take bytes, or the end of the connection."""
         if isinstance(event, RawData):

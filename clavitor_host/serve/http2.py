@@ -9,16 +9,16 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-from hypercorn.events import Closed, RawData, Updated
+from h2.connection import ConnectionState
+from hypercorn.events import Closed, Updated
 from hypercorn.protocol.events import EndBody, Request, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import ASGIHTTPState
 from hypercorn.utils import filter_pseudo_headers
-from hyperframe.frame import GoAwayFrame
 from priority.priority import PriorityError
 
-from clavitor_host.serve.handlers import Handlers, Inbox
+from clavitor_host.serve.handlers import ClientGone, Handlers, Inbox
 from clavitor_host.serve.settings import ServeSettings
 from clavitor_host.serve.stream import Stream
 
@@ -56,7 +56,7 @@ class Http2Protocol(H2Protocol):
 
     Differs from Hypercorn's: a request whose handler does not read holds up no other; the client's window opens as
     the handler reads; data after an early answer is dropped, not a crash; resets are counted; priorities are not
-    kept; an unfinished response is reset; the end is announced (GOAWAY) while open requests finish.
+    kept; an unfinished response is reset.
     """
 
     streams: dict[int, Stream]  # type: ignore[assignment]
@@ -88,15 +88,18 @@ class Http2Protocol(H2Protocol):
         await self._flush()
         self.task_group.spawn(self.send_task)
 
-    async def shutdown(self) -> None:
-        """Announce that no further request is taken. h2's own GOAWAY would forbid finishing the open ones."""
-        frame = GoAwayFrame(0, last_stream_id=self.connection.highest_inbound_stream_id)
-        await self.send(RawData(frame.serialize()))
+    def farewell(self) -> bytes:
+        """Return what ends the connection. Not sent while requests are open: h2's clients would drop them."""
+        if self.connection.state_machine.state is not ConnectionState.CLOSED:
+            self.connection.close_connection()
+        return bytes(self.connection.data_to_send())
 
     async def send_task(self) -> None:
         """Send response data as the client's windows allow, until the connection ends."""
         try:
             await super().send_task()
+        except ClientGone:
+            pass
         except (KeyError, PriorityError, h2.exceptions.H2Error):
             await self.send(Closed())
 

@@ -68,8 +68,8 @@ class WorkerContext:
 class HttpProtocol(Protocol):
     """What a connection needs of a protocol; Hypercorn's own protocols fit.
 
-    A protocol may also have: `linger` and `draining` (bool), `complete` (bool), `shutdown()`, `cut_stalled()`,
-    as `Http1Protocol` and `Http2Protocol` do.
+    A protocol may also have what `Http1Protocol` and `Http2Protocol` have: `complete`, `draining` and `linger` (bool),
+    `cut_stalled()` and `farewell()`.
     """
 
     async def initiate(self) -> None:

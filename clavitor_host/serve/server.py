@@ -15,7 +15,7 @@ from loguru import logger
 
 from clavitor_host.serve import notify
 from clavitor_host.serve.connection import Connection
-from clavitor_host.serve.handlers import ASGIApp
+from clavitor_host.serve.handlers import CANCEL_AFTER, ASGIApp
 from clavitor_host.serve.http_config import HttpConfig
 from clavitor_host.serve.lifespan import Lifespan
 from clavitor_host.serve.protocols import ProtocolFactory, WorkerContext, protocol_of
@@ -164,7 +164,7 @@ class Server:
     async def drain(self) -> None:
         """Let requests in flight finish within `graceful` seconds, then end every connection."""
         await self.context.terminated.set()
-        deadline = self.loop.time() + self.settings.graceful
+        deadline = self.loop.time() + max(0.0, self.settings.graceful - CANCEL_AFTER)
         for connection in [*self.connections, *self.refused]:
             connection.shutdown()
         while any(connection.busy for connection in self.connections) and not self.hurry.is_set():

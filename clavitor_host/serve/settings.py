@@ -37,7 +37,7 @@ class ServeSettings:
     h2c: bool = False
     """Accept HTTP/2 with prior knowledge (RFC 9113 section 3.3) on plain-text connections."""
 
-    graceful: float = 0.7
+    graceful: float = 0.6
     """How long requests in flight may go on after SIGTERM before they are cancelled."""
 
     startup_timeout: float = 600.0

@@ -60,13 +60,14 @@ def from_fds(fds: Sequence[int]) -> list[socket.socket]:
 
 
 def _adopt(fd: int, giver: str) -> socket.socket:
+    refusal = StartError(f"File descriptor {fd} from {giver} is not a listening stream socket.")
     try:
         sock = socket.socket(fileno=fd)
-        listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
-        listens = 0
-    if not listens:
-        raise StartError(f"File descriptor {fd} from {giver} is not a listening stream socket.")
+        raise refusal from None
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise refusal
     sock.set_inheritable(False)
     sock.setblocking(False)
     return sock

@@ -12,7 +12,7 @@ from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from clavitor_host.errors import Problem
 from clavitor_host.http import problem_reply
-from clavitor_host.serve.handlers import Handler, Handlers, Inbox
+from clavitor_host.serve.handlers import ClientGone, Handler, Handlers, Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,7 +69,7 @@ class Stream(HTTPStream):
             return
         if self.closed and self.state is not ASGIHTTPState.CLOSED:
             await asyncio.sleep(0)  # a handler that ignores the error must not spin
-            raise ConnectionResetError("the client is gone")
+            raise ClientGone("the client has reset its request")
         kind = message["type"]
         state = self.state
         if kind == "http.response.body" and state is ASGIHTTPState.RESPONSE:

@@ -219,5 +219,8 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
 
 
 def _exit_code(code: int) -> int:
-    """Return a shell's exit code: 128 + n for a process ended by signal n."""
-    return 128 - code if code < 0 else code or 1
+    """Return a shell's exit code: 128 + n for a process ended by signal n, which cannot say so itself."""
+    if code >= 0:
+        return code or 1
+    logger.bind(component="serve", signal=-code).error("The first worker was killed before it was ready")
+    return 128 - code

@@ -6,6 +6,7 @@ connection class itself sets every PRAGMA. A statement costs one thread hop, not
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -16,6 +17,7 @@ from databases.backends.sqlite import SQLiteBackend, SQLiteConnection, SQLitePoo
 from databases.core import Connection, DatabaseURL
 
 from clavitor_host.storage.compile import Bound, Row
+from clavitor_host.storage.shield import uninterrupted
 
 T = TypeVar("T")
 
@@ -100,7 +102,11 @@ class _Pool(SQLitePool):
     async def acquire(self) -> aiosqlite.Connection:
         connection = aiosqlite.connect(self._database, isolation_level=None, **self._options)
         connection._thread.daemon = True  # a program that dies before close() must still exit
-        return await connection
+        try:
+            return await connection
+        except BaseException:
+            await uninterrupted(asyncio.to_thread(connection._thread.join))  # it still has to report to this loop
+            raise
 
 
 class Backend(SQLiteBackend):

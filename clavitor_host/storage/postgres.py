@@ -7,7 +7,9 @@ connection always goes back to the pool, and a COMMIT that the server turned int
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Literal, cast
 
 import asyncpg  # type: ignore[import-untyped]
@@ -44,8 +46,11 @@ _FACTS = (
 )
 
 
-class _Numeric(types.Numeric[Any]):
+class _AsItComes:
+    """A number as asyncpg gives it; SQLAlchemy's own asks for a type code that only a cursor has."""
+
     render_bind_cast = True
+    asdecimal: bool
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
         return None if self.asdecimal else lambda value: None if value is None else float(value)
@@ -54,11 +59,36 @@ class _Numeric(types.Numeric[Any]):
         return None
 
 
+class _Numeric(_AsItComes, types.Numeric[Any]):
+    pass
+
+
+class _Float(_AsItComes, types.Float[Any]):
+    pass
+
+
+def _whole(value: Any) -> Any:
+    """A sum of bigints is numeric in PostgreSQL; as a column of integers it is an integer here."""
+    return int(value) if type(value) is Decimal else value
+
+
+class _BigInteger(types.BigInteger):
+    render_bind_cast = True
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        return _whole
+
+
 class _Dialect(PGDialect_asyncpg):
     supports_statement_cache = True
     supports_native_json_serialization = False
     supports_native_json_deserialization = False
-    colspecs = {**PGDialect_asyncpg.colspecs, types.Numeric: _Numeric}  # noqa: RUF012 - as the base class has it
+    colspecs = {  # noqa: RUF012 - as the base class has it
+        **PGDialect_asyncpg.colspecs,
+        types.Numeric: _Numeric,
+        types.Float: _Float,
+        types.BigInteger: _BigInteger,
+    }
 
 
 class KeptConnection(PostgresConnection):
@@ -103,6 +133,17 @@ class Source(Databases):
         "postgres": f"{__name__}:Backend",
     }
 
+    async def connect(self) -> None:
+        """Open the pool. (The original logs the URL, and with it a password given as an option.)"""
+        await self._backend.connect()
+        self.is_connected = True
+
+    async def disconnect(self) -> None:
+        """Close the pool."""
+        if self.is_connected:
+            self.is_connected = False
+            await self._backend.disconnect()
+
     def lease(self) -> Connection:
         """Return a connection object of our own, whatever task this is; entering it takes a slot of the pool."""
         return Connection(self, self._backend)
@@ -130,7 +171,7 @@ class Engine:
         self._source = Source(
             url,
             acquire_timeout=busy_timeout,
-            min_size=1,
+            min_size=0,
             max_size=pool_size,
             timeout=CONNECT_TIMEOUT,
             command_timeout=STATEMENT_TIMEOUT,
@@ -156,11 +197,9 @@ class Engine:
             self._begin = _BEGIN + _DURABLE
 
     async def close(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):  # asyncpg then ends the connections that are still in use
             async with asyncio.timeout(self.busy_timeout):
                 await self._source.disconnect()
-        except TimeoutError:
-            self._source.pool.terminate()
 
     async def begin(self, *, batch: bool) -> Session:
         del batch

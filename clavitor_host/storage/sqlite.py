@@ -11,6 +11,7 @@ Batches that carry many bytes write from the thread as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -88,19 +89,23 @@ class Engine:
 
     async def close(self) -> None:
         self._closed = True
-        async with self.lock:
-            opened = [*self._idle, *([self._writer] if self._writer else [])]
-            self._idle, self._writer = [], None
-            if self._point is not None:
-                self._point.close()
-                self._point = None
-            for connection, _ in opened:
-                await uninterrupted(connection.__aexit__())
+        with contextlib.suppress(TimeoutError):  # a transaction that does not end is rolled back by closing
+            async with asyncio.timeout(self.busy_timeout):
+                await self.lock.acquire()
+        opened = [*self._idle, *([self._writer] if self._writer else [])]
+        self._idle, self._writer = [], None
+        if self._point is not None:
+            self._point.close()
+            self._point = None
+        for connection, _ in opened:
+            await uninterrupted(connection.__aexit__())
+        if self.lock.locked():
+            self.lock.release()
 
     async def begin(self, *, batch: bool) -> Session:
         deadline = time.monotonic() + self.busy_timeout
         try:
-            async with asyncio.timeout(None if not self.lock.locked() else self.busy_timeout):
+            async with asyncio.timeout(self.busy_timeout):
                 await self.lock.acquire()
         except TimeoutError:
             raise busy() from None

@@ -9,8 +9,6 @@ from pathlib import Path
 from clavitor_host.errors import StartError
 from clavitor_host.storage.errors import sqlite_code
 
-_HEADER = b"SQLite format 3\0"
-
 
 def prepare(path: Path) -> None:
     """Make the file, readable by its owner only, when there is none. Raises `StartError` when that cannot be."""
@@ -19,15 +17,13 @@ def prepare(path: Path) -> None:
     if path.is_dir():
         raise StartError(f"The database path is a folder, not a file: {path}.")
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # only a file that does not exist is opened here: closing any descriptor of a database drops the POSIX locks
+        # that SQLite holds on it in this process, and the next program to leave would take the log away under us
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
     except OSError as error:
         raise StartError(f"The database {path} cannot be opened for writing: {error.strerror}.") from error
-    try:
-        head = os.read(handle, len(_HEADER))
-    finally:
-        os.close(handle)
-    if head and head != _HEADER:
-        raise _not_a_database(path)
 
 
 def explain(path: Path, error: sqlite3.Error | OSError) -> StartError:

@@ -23,8 +23,6 @@ blueprint = Blueprint("vault", __name__)
 MAX_REV = 2**63 - 1
 _PUT = (frozenset({"encrypted_data"}), frozenset({"environment_id"}))
 _POST = (frozenset({"encrypted_data"}), frozenset({"environment_id", "entry_id"}))
-_IF_MATCH = Parameter("If-Match", 'A rev the living entry must have, as `"<rev>"`, or `*`.', location="header")
-_IF_NONE_MATCH_ANY = Parameter("If-None-Match", "`*`: the entry must not live.", location="header", enum=("*",))
 _INCLUDE = Parameter("include", "`data` adds the blobs.", enum=("data",))
 
 
@@ -68,9 +66,10 @@ async def get_entry(request: Request, entry_id: str) -> Reply:
     reply=schemas.EntryMeta,
     statuses={201: "The entry was created."},
     errors=(400, 412, 413, 415),
-    parameters=(_IF_MATCH, _IF_NONE_MATCH_ANY),
 )
 async def put_entry(request: Request, entry_id: str) -> Reply:
+    """`If-Match: "<rev>"` writes only over that rev, `If-None-Match: *` only where no entry lives; else 412.
+    Leaving `environment_id` out keeps it as it is."""
     body = validation.members(await request.json(), required=_PUT[0], optional=_PUT[1])
     (change,) = await _write(
         request,
@@ -95,9 +94,9 @@ async def put_entry(request: Request, entry_id: str) -> Reply:
     tag="vault",
     status=204,
     errors=(400, 404, 412),
-    parameters=(_IF_MATCH,),
 )
 async def delete_entry(request: Request, entry_id: str) -> Reply:
+    """`If-Match: "<rev>"` deletes only that rev; else 412."""
     if_match = validation.if_match(request.header(b"if-match"))
     if not validation.is_entry_id(entry_id):
         raise entry_not_found()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clavitor_host.strict_json import MAX_INTEGER
 from clavitor_host.vault.validation import ENTRY_ID_PATTERN, MAX_BATCH
 
 EntryId = Annotated[str, Field(pattern=ENTRY_ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 . _ -")]
@@ -22,7 +23,7 @@ Micros = Annotated[int, Field(description="µs since the epoch")]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class PutEntry(_Body):
@@ -34,7 +35,11 @@ class PostEntry(PutEntry):
     entry_id: EntryId | None = None
 
 
-class EntryMeta(BaseModel):
+class _Reply(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+
+class EntryMeta(_Reply):
     entry_id: EntryId
     rev: int
     created_at: Micros
@@ -46,7 +51,7 @@ class EntryOut(EntryMeta):
     encrypted_data: Blob
 
 
-class EntryPage(BaseModel):
+class EntryPage(_Reply):
     entries: list[EntryMeta]
     next_cursor: str | None
 
@@ -55,7 +60,7 @@ class ChangeOut(EntryMeta):
     deleted: bool
 
 
-class ChangePage(BaseModel):
+class ChangePage(_Reply):
     changes: list[ChangeOut]
     next_since: Annotated[int, Field(description="`since` of the next page")]
     more: bool
@@ -64,7 +69,7 @@ class ChangePage(BaseModel):
 class CreateOrPut(PutEntry):
     operation: Literal["create", "put"]
     entry_id: EntryId
-    if_match: int | None = Field(None, ge=0, description="A rev the living entry must have")
+    if_match: int | None = Field(None, ge=0, le=MAX_INTEGER, description="A rev the living entry must have")
     if_none_match: Literal["*"] | None = None
 
 
@@ -72,7 +77,7 @@ class Delete(_Body):
     operation: Literal["delete"]
     entry_id: EntryId
     environment_id: EntryId | None = None
-    if_match: int | None = Field(None, ge=0)
+    if_match: int | None = Field(None, ge=0, le=MAX_INTEGER)
     if_none_match: None = None
 
 
@@ -80,11 +85,11 @@ class Batch(_Body):
     operations: list[CreateOrPut | Delete] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-class BatchResult(BaseModel):
+class BatchResult(_Reply):
     entry_id: EntryId
     operation: Literal["create", "update", "delete"]
     rev: int
 
 
-class BatchOut(BaseModel):
+class BatchOut(_Reply):
     results: list[BatchResult]

@@ -21,22 +21,12 @@ entries = sa.Table(
     sa.Column("replication_dirty", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_entries_entry_id", "entry_id", unique=True),
     sa.Index("ix_entries_rev", "rev", unique=True),
-    sa.Index(
-        "ix_entries_environment",
-        "environment_id",
-        "rev",
-        sqlite_where=sa.text("environment_id IS NOT NULL"),
-        postgresql_where=sa.text("environment_id IS NOT NULL"),
-    ),
-    sa.Index(
-        "idx_entries_dirty",
-        "replication_dirty",
-        sqlite_where=sa.text("replication_dirty = 1"),
-        postgresql_where=sa.text("replication_dirty"),
-    ),
 )
 """`encrypted_data` is NULL in a tombstone (`deleted_at` set). The two replication columns and their index are the
-replication design's own ("Database Schema Addition")."""
+replication design's own ("Database Schema Addition").
+
+Two partial indexes are made by the schema history alone: `ix_entries_environment` (environment_id, rev) of entries
+with an environment, and `idx_entries_dirty` of dirty ones. Their conditions here would load both dialects at start."""
 
 vault_head = sa.Table(
     "vault_head",

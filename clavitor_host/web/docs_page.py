@@ -16,6 +16,8 @@ blueprint = Blueprint("docs", __name__)
 
 Json = Mapping[str, Any]
 _METHODS = ("get", "post", "put", "patch", "delete")
+MAX_SHOWN = 2**53
+"""A larger bound is only that of the type."""
 _BOUNDS = (
     ("minimum", "at least {}"),
     ("maximum", "at most {}"),
@@ -167,14 +169,15 @@ def _type(schema: Json) -> str:
 
 def _text(item: Json, schema: Json) -> str:
     """Return what is said of a value, and its bounds."""
-    return " · ".join([*filter(None, [item.get("description", "")]), *_bounds(schema)])
+    said, bounds = item.get("description", ""), list(_bounds(schema))
+    return " · ".join([said.rstrip(".") if bounds else said, *bounds]).removeprefix(" · ")
 
 
 def _bounds(schema: Json) -> Iterator[str]:
     for alternative in [schema, *schema.get("anyOf", ())]:
         for key, form in _BOUNDS:
             value = alternative.get(key)
-            if value is not None:
+            if value is not None and not (isinstance(value, int) and value > MAX_SHOWN):
                 yield form.format(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value)
 
 

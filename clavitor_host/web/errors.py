@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from clavitor_host import log
 from clavitor_host.endpoint import from_quart, internal_error, to_quart
 from clavitor_host.errors import Problem, problem
-from clavitor_host.http import Reply, problem_reply
+from clavitor_host.http import Reply, problem_reply, unmatched_reply
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
@@ -40,19 +40,15 @@ def install(app: Quart, host: Host) -> None:
     @app.errorhandler(Exception)
     async def on_exception(error: Exception) -> quart.Response:
         request_id = quart.request.scope["state"].get("request_id", "")
-        log.exception("A request failed", error, request_id=request_id)
+        log.exception("A request failed", error)
         return to_quart(problem_reply(internal_error(request_id)))
 
 
 async def _unmatched(host: Host, error: HTTPException) -> Reply:
     request = from_quart(host)
     request.identity = await host.identify(request)
+    request.allowed = tuple(sorted(getattr(error, "valid_methods", None) or ()))
     reply: Reply | None = await host.hooks.first_async("not_found_handler", host=host, request=request)
     if reply is None:
-        status = error.code or 404
-        reply = problem_reply(problem(status, _CODES[status], "There is nothing here."))
-    if error.code == 405:
-        reply.status = 405
-        allowed = getattr(error, "valid_methods", None) or ()
-        reply.headers = {**reply.headers, "Allow": ", ".join(sorted(allowed))}
+        reply = unmatched_reply(request)
     return reply

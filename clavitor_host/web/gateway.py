@@ -66,6 +66,7 @@ class Gateway:
             return
         start = perf_counter()
         request_id = self._request_id(scope["headers"])
+        log.request_id.set(request_id)
         raw_path: bytes = scope["raw_path"]
         if raw_path.startswith(self._prefix):
             operation = self._hot.get(scope["method"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -65,7 +66,7 @@ def document(app: Quart, host: Host) -> dict[str, Any]:
     }
 
 
-_Refs = Mapping[type[BaseModel], Mapping[str, Any]]
+_Refs = Mapping[Any, Mapping[str, Any]]
 
 
 def _schemas(operations: list[Endpoint]) -> tuple[_Refs, dict[str, Any]]:
@@ -93,7 +94,7 @@ def _operation(rule: str, operation: Endpoint, refs: _Refs) -> dict[str, Any]:
         "responses": _responses(rule, operation, refs),
     }
     if operation.handler.__doc__:
-        result["description"] = operation.handler.__doc__.strip()
+        result["description"] = inspect.cleandoc(operation.handler.__doc__)
     body = operation.body or operation.accepts
     if body is not None:
         result["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[body]}}}
@@ -123,7 +124,7 @@ def _responses(rule: str, operation: Endpoint, refs: _Refs) -> dict[str, Any]:
     success: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
     if operation.status not in (204, 302):
         schema = refs[operation.reply] if operation.reply else {}
-        success["content"] = {operation.content_type.partition(";")[0]: {"schema": schema}}
+        success["content"] = {name.partition(";")[0]: {"schema": schema} for name in operation.content_types}
     responses = {str(operation.status): success}
     for status, description in operation.statuses.items():
         responses[str(status)] = {"description": description}

@@ -65,7 +65,7 @@ async def _run(check: Any) -> str | None:
     action=None,
     summary="Metrics in the Prometheus text format; from loopback, or with a metrics token",
     tag="operation",
-    content_type="text/plain; version=0.0.4; charset=utf-8",
+    content_types=("text/plain",),
     errors=(401,),
 )
 async def prometheus(request: Request) -> Reply:

@@ -137,7 +137,9 @@ async def browser(harness: Harness) -> AsyncIterator[Browser]:
     """Return `browser(token=…, address=…)`: a client over HTTPS, with cookies of its own."""
     async with AsyncExitStack() as stack:
 
-        async def make(*, token: str | None = None, address: str = ADDRESS, app: Harness = harness) -> httpx.AsyncClient:
+        async def make(
+            *, token: str | None = None, address: str = ADDRESS, app: Harness = harness
+        ) -> httpx.AsyncClient:
             transport = httpx.ASGITransport(app=app.web, client=(address, 4711))  # type: ignore[arg-type]
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             return await stack.enter_async_context(

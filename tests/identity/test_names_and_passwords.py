@@ -23,7 +23,21 @@ def test_good_names_are_kept(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " a", "a ", "x" * 129, "a\nb", "a\x00b", "a\tb", "a\u202eb", "a\u200bb", "a\ud800", "\u00a0a", "a\u2028b", "\x7f"],
+    [
+        "",
+        " a",
+        "a ",
+        "x" * 129,
+        "a\nb",
+        "a\x00b",
+        "a\tb",
+        "a\u202eb",
+        "a\u200bb",
+        "a\ud800",
+        "\u00a0a",
+        "a\u2028b",
+        "\x7f",
+    ],
 )
 def test_names_that_could_deceive_are_refused(name: str) -> None:
     with pytest.raises(Problem) as refused:
@@ -31,7 +45,7 @@ def test_names_that_could_deceive_are_refused(name: str) -> None:
     assert (refused.value.status, refused.value.extra["field"]) == (400, "name")
 
 
-@pytest.mark.parametrize("name", ["system", "SYSTEM", "anonymous", "agent:7", "metrics:x", "ＳＹＳＴＥＭ", "a：b"])
+@pytest.mark.parametrize("name", ["system", "SYSTEM", "anonymous", "agent:7", "metrics:x", "\uff33ystem", "a\uff1ab"])
 def test_a_user_cannot_be_named_like_another_actor(name: str) -> None:
     with pytest.raises(Problem):
         clean_user_name(name)

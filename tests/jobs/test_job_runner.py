@@ -143,7 +143,7 @@ async def test_a_worker_is_started_again_with_growing_pauses(process: Process, c
     job.fails = True
     runner.add("host", worker(job, name="tail"))
     await runner.start()
-    starts = []
+    starts: list[int] = []
     for second in range(16):
         await clock.advance(1 if second else 0)
         if job.runs > len(starts):

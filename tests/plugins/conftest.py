@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from clavitor_host import log
 from clavitor_host.hookspecs import hookimpl
@@ -31,7 +32,8 @@ def register() -> Register:
     """Return `register(*classes, optional=(class, …))`: a registry of an edition plugin and these."""
 
     def make(*classes: type[Plugin], optional: tuple[type[Plugin], ...] = (), **options: Any) -> PluginRegistry:
-        frozen = [FrozenPlugin(f"dist-{c.__name__.lower()}", c, c in optional) for c in (Edition, *classes)]
+        loaded: list[type[Plugin]] = [Edition, *classes]
+        frozen = [FrozenPlugin(f"dist-{cls.__name__.lower()}", cls, cls in optional) for cls in loaded]
         return PluginRegistry(frozen, "community", **options)
 
     return make
@@ -40,7 +42,11 @@ def register() -> Register:
 @pytest.fixture
 def logged() -> Iterator[StringIO]:
     """Collect the log as text."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
     sink = StringIO()
-    log.setup("DEBUG", sink=sink)
+    log.setup("INFO", sink=sink)
     yield sink
-    log.setup("INFO", sink=sys.__stderr__)
+    root.handlers = handlers
+    root.setLevel(level)
+    logger.remove()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from io import StringIO
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from clavitor_host import hookspecs
 from clavitor_host.errors import PluginError
 from clavitor_host.hookspecs import hookimpl
 from clavitor_host.plugins.api_range import in_range
@@ -110,14 +113,13 @@ def test_the_wrong_colour_is_refused(register: Register) -> None:
         register(plugin(commands=plain_generator))
 
 
-@pytest.mark.parametrize("option", [{"wrapper": True}, {"hookwrapper": True}])
-def test_wrappers_are_refused(register: Register, option: dict[str, bool]) -> None:
-    @hookimpl(**option)
+@pytest.mark.parametrize("mark", [hookimpl(wrapper=True), hookimpl(hookwrapper=True)])
+def test_wrappers_are_refused(register: Register, mark: Any) -> None:
     def commands(self: Any) -> Iterator[None]:
         yield
 
     with pytest.raises(PluginError, match="wrappers are not supported"):
-        register(plugin(commands=commands))
+        register(plugin(commands=mark(commands)))
 
 
 def test_specname_names_the_hook_and_a_hook_has_one_implementation_in_a_plugin(register: Register) -> None:
@@ -249,8 +251,8 @@ def test_the_edition_must_be_the_one_of_the_bundle() -> None:
 
 
 def test_call_order_is_last_loaded_first_with_tryfirst_and_trylast_respected(register: Register) -> None:
-    def caller(**options: bool) -> Any:
-        @hookimpl(**options)
+    def caller(*, tryfirst: bool = False, trylast: bool = False) -> Any:
+        @hookimpl(tryfirst=tryfirst, trylast=trylast)
         async def startup(self: Any) -> None: ...
 
         return startup
@@ -283,3 +285,20 @@ def test_a_quarantined_plugin_leaves_the_live_hooks_and_observers_hear_once(regi
     assert registry.implementation(record, "startup") is not None
     assert heard == ["probe"]
     assert record.last_error == "plugin probe: jobs failed: RuntimeError: second"
+
+
+def test_a_deprecated_hook_is_warned_about(register: Register, logged: StringIO) -> None:
+    contract = ModuleType("contract")
+    vars(contract)["edition_name"] = hookspecs.edition_name
+
+    @hookspecs.hook("broadcast", "async", deprecated_in="1.4", removed_in="2.0")
+    async def old_news() -> None: ...
+
+    vars(contract)["old_news"] = old_news
+
+    @hookimpl(specname="old_news")
+    async def hear(self: Any) -> None: ...
+
+    register(plugin(hear=hear), specs=contract)
+    assert "plugin=probe hook=old_news deprecated_in=1.4 removed_in=2.0" in logged.getvalue()
+    assert logged.getvalue().count("\n") == 1

@@ -125,7 +125,7 @@ def test_something_else_than_blueprints_is_the_plugins_failure(register: Registe
 def app_wide(kind: str) -> Blueprint:
     made = blueprint("wide", ("GET", "/x"))
     if kind == "error":
-        made.app_errorhandler(404)(answer)
+        made.app_errorhandler(404)(answer)  # type: ignore[type-var]
     elif kind == "before":
         made.before_app_request(answer)
     else:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from clavitor_host.errors import ConfigError
 from clavitor_host.plugins.frozen import BundleInfo
-from clavitor_host.plugins.models import FrozenPlugin
+from clavitor_host.plugins.models import CapsChange, FrozenPlugin
 from clavitor_host.testing import Harness, running_app, settings
 
 BLOB = base64.b64encode(b"sealed by the client").decode()
@@ -81,6 +81,18 @@ async def test_it_takes_part_in_the_writes_transaction(running: Harness) -> None
     assert {change.rev for change in notes_of(running).changed} == set(written)
     stored = await running.host.db.fetch_val(sa.text("SELECT count(*) FROM entries WHERE entry_id = 'vetoed'"))
     assert stored == 0
+
+
+async def test_it_hears_of_audit_rows_and_of_caps_after_the_fact(running: Harness) -> None:
+    writer = await running.client_for("OPERATOR")
+    await writer.put("/api/entries/one", json={"encrypted_data": BLOB})
+    heard = notes_of(running).audited
+    assert [event.action for event in heard][-1] == "create_entry"
+    rows = await running.host.db.fetch_all("SELECT id, hash FROM audit_log ORDER BY id")
+    assert [(event.id, event.hash) for event in heard] == [(row["id"], row["hash"]) for row in rows]
+    change = CapsChange("installed", "ACTIVE", {"max_users": 3})
+    await running.host.hooks.broadcast("caps_changed", host=running.host, change=change)
+    assert notes_of(running).caps == [change]
 
 
 async def test_it_shows_where_operators_look(running: Harness) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from hypercorn.protocol import ProtocolWrapper
+from loguru import logger
 
 from clavitor_host.errors import ClavitorError, ConfigError
+from clavitor_host.serve import loop as event_loop
 from clavitor_host.serve.limits import BodyLimits
 from clavitor_host.serve.protocols import Link
 from clavitor_host.serve.proxy import trust_proxies
@@ -29,7 +31,7 @@ from clavitor_host.serve.worker import Worker, as_worker
 
 
 def tell(event: str, **more: Any) -> None:
-    os.write(1, json.dumps({"event": event, **more}).encode() + b"\n")
+    os.write(1, json.dumps({"event": event, "at": time.monotonic(), **more}).encode() + b"\n")
 
 
 class App:
@@ -62,7 +64,7 @@ class App:
             case "quart":  # as Quart's ASGILifespan reports it
                 try:
                     raise ConfigError("limits.body: expected a number.")
-                except Exception as error:
+                except ConfigError as error:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
             case "message":
@@ -183,11 +185,13 @@ class App:
 
 def stock(link: Link) -> Any:
     arguments = link.hypercorn_arguments()
-    return ProtocolWrapper(*arguments, link.alpn)
+    return ProtocolWrapper(*arguments, link.alpn)  # type: ignore[call-arg]
 
 
 def main() -> int:
     options = json.loads(sys.argv[1])
+    logger.remove()
+    logger.add(sys.stderr, level="INFO", diagnose=False)
     worker = as_worker()
     values = dict(options.get("settings", {}))
     if tls := values.pop("tls", None):
@@ -196,7 +200,10 @@ def main() -> int:
     if "proxy_trusted" in values:
         values["proxy_trusted"] = tuple(values["proxy_trusted"])
     settings = ServeSettings(**values)
-    if options.get("fail") == "worker" or (options.get("fail") == "replacement" and Path(options["marker"]).exists()):
+    fail = options.get("fail")
+    if fail == "killed" and worker:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (fail == "worker" and worker) or (fail == "replacement" and Path(options["marker"]).exists()):
         print("error: the data folder is not writable", file=sys.stderr)
         return 3
     try:
@@ -224,9 +231,9 @@ def run(options: dict[str, Any], settings: ServeSettings, sockets: Any, worker: 
     app = trust_proxies(app, settings.proxy_trusted, settings.proxy_header)
 
     def ready() -> None:
-        tell("ready", pid=os.getpid(), worker=worker and worker.index)
         if worker is not None:
             worker.ready()
+        tell("ready", pid=os.getpid(), worker=worker and worker.index)
 
     serving = serve(
         app,
@@ -236,9 +243,8 @@ def run(options: dict[str, Any], settings: ServeSettings, sockets: Any, worker: 
         ready=ready,
         **({"protocols": stock} if options.get("stock") else {}),
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serving)
+    event_loop.run(serving)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    event_loop.leave(main())

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -23,21 +24,22 @@ class Program:
     """One run of the program; its events are read as they come."""
 
     def __init__(self, environ: dict[str, str] | None = None, **options: Any) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM), json.dumps(options)],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             env={**os.environ, **(environ or {})},
             cwd=PROGRAM.parents[2],
         )
         assert self.process.stdout is not None
-        assert self.process.stderr is not None
         self._out = self.process.stdout.fileno()
         os.set_blocking(self._out, False)
         self._rest = b""
         self.events: list[dict[str, Any]] = []
         self._seen = 0
         self.errors = ""
+        self.clients: list[Client] = []
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +47,12 @@ class Program:
     def __exit__(self, *args: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._stderr.close()
+        for client in self.clients:
+            client.close()
 
     def started(self) -> Self:
         self.event("ready")
@@ -81,11 +88,8 @@ class Program:
 
     def finish_errors(self) -> str:
         self.process.kill()
-        out, err = self.process.communicate()
-        for line in (self._rest + (out or b"")).splitlines():
-            self.events.append(json.loads(line))
-        self._rest = b""
-        return err.decode()
+        self._collect()
+        return self.errors
 
     def stop(self, number: int = signal.SIGTERM) -> float:
         """Signal the program, wait for its end, and return how many seconds that took."""
@@ -95,7 +99,6 @@ class Program:
 
     def wait(self, began: float | None = None) -> float:
         began = time.monotonic() if began is None else began
-        assert self.process.stderr is not None
         os.set_blocking(self._out, True)
         with selectors.DefaultSelector() as selector:  # wait by the pidfd: no polling
             pidfd = os.pidfd_open(self.process.pid)
@@ -103,18 +106,27 @@ class Program:
             assert selector.select(PATIENCE), "the program does not end"
             took = time.monotonic() - began
             os.close(pidfd)
-        out, err = self.process.communicate()
+        self._collect()
+        return took
+
+    def _collect(self) -> None:
+        assert self.process.stdout is not None
+        self.process.wait()
+        os.set_blocking(self._out, True)
+        out = self.process.stdout.read()
         for line in (self._rest + out).splitlines():
             self.events.append(json.loads(line))
         self._rest = b""
-        self.errors = err.decode()
-        return took
+        self._stderr.seek(0)
+        self.errors = self._stderr.read().decode()
 
     def names(self) -> list[str]:
         return [event["event"] for event in self.events]
 
     def connect(self, *, tls: ssl.SSLContext | None = None) -> Client:
-        return Client(self.address, tls=tls)
+        client = Client(self.address, tls=tls)
+        self.clients.append(client)
+        return client
 
 
 class Client:
@@ -128,7 +140,11 @@ class Client:
         else:
             self.sock = socket.create_connection(address, timeout=PATIENCE)
         if tls is not None:
-            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+            try:
+                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+            except OSError:
+                self.sock.close()
+                raise
         self.rest = b""
 
     def __enter__(self) -> Self:

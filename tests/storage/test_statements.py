@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -101,8 +102,8 @@ async def test_upserts_read_as_if_written_one_after_the_other(database: Database
         await tx.insert_many(things, rows, upsert_on=["key"], update=["number"])
         await tx.insert_many(things, [{"key": "a", "number": 9}, {"key": "c", "number": 6}], upsert_on=["key"])
         await tx.insert_many(things, [])
-    rows = await database.fetch_all("SELECT key, number FROM things ORDER BY key")
-    assert [tuple(row.values()) for row in rows] == [("a", 3), ("b", 5), ("c", 6)]
+    stored = await database.fetch_all("SELECT key, number FROM things ORDER BY key")
+    assert [tuple(row.values()) for row in stored] == [("a", 3), ("b", 5), ("c", 6)]
     assert await database.fetch_val(sa.select(things.c.flag).where(things.c.key == "b")) is True
 
 
@@ -135,7 +136,9 @@ async def test_point_reads(database: Database, things: sa.Table) -> None:
         .limit(1)
     )
     async with database.transaction() as tx:
-        await tx.insert_many(things, [{"key": str(n), "number": n, "payload": {"n": n}, "flag": True} for n in range(9)])
+        await tx.insert_many(
+            things, [{"key": str(n), "number": n, "payload": {"n": n}, "flag": True} for n in range(9)]
+        )
         assert await database.point_read(by_key, "3") == (3, {"n": 3}, True)  # reads through the open transaction
     assert await database.point_read(by_key, "4") == (4, {"n": 4}, True)
     assert await database.point_read(by_key, "absent") is None
@@ -144,8 +147,20 @@ async def test_point_reads(database: Database, things: sa.Table) -> None:
 
 
 async def test_literal_percent_and_question_marks(database: Database) -> None:
-    assert await database.fetch_val("SELECT count(*) AS n FROM things WHERE key LIKE '%?%' AND key <> :k", {"k": "%"}) == 0
+    assert (
+        await database.fetch_val("SELECT count(*) AS n FROM things WHERE key LIKE '%?%' AND key <> :k", {"k": "%"}) == 0
+    )
 
 
 async def test_ping(database: Database) -> None:
     await database.ping()
+
+
+async def test_numbers_have_the_same_python_type(database: Database, things: sa.Table) -> None:
+    async with database.transaction() as tx:
+        await tx.insert_many(things, [{"key": "a", "number": 2**40}, {"key": "b", "number": 1}])
+    total = await database.fetch_val(sa.select(sa.func.sum(things.c.number)))
+    assert (total, type(total)) == (2**40 + 1, int)
+    assert type(await database.fetch_val(sa.select(sa.func.count()).select_from(things))) is int
+    values = sa.select(sa.cast(1.5, sa.Float).label("f"), sa.cast("2.25", sa.Numeric(10, 2)).label("d"))
+    assert await database.fetch_one(values) == {"f": 1.5, "d": Decimal("2.25")}

@@ -79,7 +79,7 @@ async def test_a_child_task_sees_the_parents_transaction(database: Database, thi
     async with database.transaction() as tx:
         await tx.execute(sa.insert(things).values(key="a"))
         assert await asyncio.create_task(database.fetch_val(COUNT)) == 1
-        assert [row["n"] for row in await asyncio.gather(*[database.fetch_one(COUNT) for _ in range(5)])] == [1] * 5
+        assert await asyncio.gather(*[database.fetch_one(COUNT) for _ in range(5)]) == [{"n": 1}] * 5
 
 
 async def test_parents_on_every_slot_can_await_their_children(database: Database) -> None:

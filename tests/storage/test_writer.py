@@ -84,9 +84,7 @@ async def test_a_refusal_is_its_callers_alone(
     database: Database, writer: GroupCommitWriter, put: Apply[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = Commits(database, monkeypatch)
-    answers = await asyncio.gather(
-        *[writer.submit(put, key) for key in ("a", "refused", "b")], return_exceptions=True
-    )
+    answers = await asyncio.gather(*[writer.submit(put, key) for key in ("a", "refused", "b")], return_exceptions=True)
     assert [type(answer) for answer in answers] == [str, Problem, str]
     assert await stored(database) == ["a", "b"]
     assert commits.count == 1
@@ -97,16 +95,18 @@ async def test_one_bad_write_never_fails_its_neighbours(
     database: Database, writer: GroupCommitWriter, put: Apply[str, str], things: sa.Table, bad: str
 ) -> None:
     await database.execute(sa.insert(things).values(key="taken"))
-    answers = await asyncio.gather(
-        *[writer.submit(put, key) for key in ("a", "b", bad, "c")], return_exceptions=True
-    )
+    answers = await asyncio.gather(*[writer.submit(put, key) for key in ("a", "b", bad, "c")], return_exceptions=True)
     assert answers[:2] + answers[3:] == ["stored a", "stored b", "stored c"]
     assert isinstance(answers[2], ValueError if bad == "bad" else UniqueViolation)
     assert await stored(database) == ["a", "b", "c", "taken"]
 
 
 async def test_operations_of_several_kinds_are_grouped_in_one_commit(
-    database: Database, writer: GroupCommitWriter, put: Apply[str, str], things: sa.Table, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    writer: GroupCommitWriter,
+    put: Apply[str, str],
+    things: sa.Table,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commits = Commits(database, monkeypatch)
     calls: list[list[int]] = []
@@ -119,7 +119,7 @@ async def test_operations_of_several_kinds_are_grouped_in_one_commit(
     answers = await asyncio.gather(
         writer.submit(put, "a"), writer.submit(numbers, 1), writer.submit(put, "b"), writer.submit(numbers, 2)
     )
-    assert answers == ["stored a", 2, "stored b", 4]
+    assert list(answers) == ["stored a", 2, "stored b", 4]
     assert (calls, commits.count) == ([[1, 2]], 1)
     assert await stored(database) == ["a", "b", "n1", "n2"]
 
@@ -215,7 +215,7 @@ async def test_reads_of_apply_go_through_its_transaction(
         number = await database.fetch_val("SELECT count(*) AS n FROM things")
         return [number] * len(ops)
 
-    assert await asyncio.gather(writer.submit(count, "a"), writer.submit(count, "b")) == [2, 2]
+    assert list(await asyncio.gather(writer.submit(count, "a"), writer.submit(count, "b"))) == [2, 2]
 
 
 async def test_callbacks_run_in_order_after_the_commit_and_hold_up_no_commit(
@@ -244,9 +244,7 @@ async def test_callbacks_run_in_order_after_the_commit_and_hold_up_no_commit(
     assert ran == ["a", "b", "c", "slow a", "slow b", "slow c"]
 
 
-async def test_large_batches_are_written_whole(
-    database: Database, writer: GroupCommitWriter, things: sa.Table
-) -> None:
+async def test_large_batches_are_written_whole(database: Database, writer: GroupCommitWriter, things: sa.Table) -> None:
     async def apply(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
         for key in keys:
             tx.defer(things, {"key": key, "data": key.encode() * 20_000})

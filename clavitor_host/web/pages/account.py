@@ -5,11 +5,12 @@ from __future__ import annotations
 import quart
 from quart import Blueprint
 
-from clavitor_host.errors import Problem, invalid_field, problem
+from clavitor_host.errors import Problem, problem
 from clavitor_host.identity import sessions
 from clavitor_host.identity.caller import known_id
 from clavitor_host.identity.login import change_password
 from clavitor_host.identity.users import get_user
+from clavitor_host.web.pages.forms import passwords_differ
 from clavitor_host.web.pages.page import Visit, page
 
 blueprint = Blueprint("account", __name__)
@@ -27,9 +28,9 @@ async def account(visit: Visit) -> quart.Response:
 @page(action="me.write", again=account)
 async def new_password(visit: Visit) -> quart.Response:
     form = await visit.form()
-    password = form.get("password", "")
+    password = form.get("new_password", "")
     if password != form.get("repeat_password", ""):
-        raise invalid_field("repeat_password", "the same password again")
+        raise passwords_differ()
     current = form.get("current_password", "")
     try:
         session = await change_password(visit.host, visit.request, visit.identity, current, password)

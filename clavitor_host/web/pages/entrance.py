@@ -7,13 +7,13 @@ from urllib.parse import urlencode
 import quart
 from quart import Blueprint
 
-from clavitor_host.errors import Problem, invalid_field
+from clavitor_host.errors import Problem
 from clavitor_host.host import Host
 from clavitor_host.identity.login import log_in
 from clavitor_host.identity.sessions import clear_cookie, end_session
 from clavitor_host.identity.setup import check_setup_token, set_up
 from clavitor_host.identity.users import list_users
-from clavitor_host.web.pages.forms import HOME, local_path
+from clavitor_host.web.pages.forms import HOME, local_path, passwords_differ
 from clavitor_host.web.pages.page import Visit, page
 
 blueprint = Blueprint("entrance", __name__)
@@ -61,7 +61,7 @@ async def finish_setup(visit: Visit) -> quart.Response:
     form = await visit.form()
     password = form.get("password", "")
     if password != form.get("repeat_password", ""):
-        raise invalid_field("repeat_password", "the same password again")
+        raise passwords_differ()
     _, session = await set_up(visit.host, visit.request, form.get("token", ""), form.get("name", ""), password)
     return visit.redirect(HOME, done="welcome", cookie=session.set_cookie)
 

@@ -34,6 +34,11 @@ async def read_form(request: Request) -> Mapping[str, str]:
     return fields
 
 
+def passwords_differ() -> Problem:
+    """Return the 400 for a new password that was not given twice alike."""
+    return problem(400, "passwords_differ", "The two passwords differ.", field="repeat_password")
+
+
 def local_path(text: str | None) -> str:
     """Return `text` when it is a path on this server, the start page otherwise: nobody is redirected elsewhere."""
     try:

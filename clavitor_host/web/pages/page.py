@@ -28,7 +28,7 @@ from clavitor_host.web.pages.navigation import Access, access
 from clavitor_host.web.pages.notices import NOTICES
 from clavitor_host.web.pages.render import error_page, respond
 
-_SECRET_FIELDS = frozenset({"password", "current_password", "repeat_password", "csrf_token", "token"})
+_SECRET_FIELDS = frozenset({"password", "current_password", "new_password", "repeat_password", "csrf_token", "token"})
 _URL_SAFE = "/?&=%:@!$'()*+,;~-._"
 
 

@@ -31,6 +31,27 @@ _HEADERS = {
 }
 
 
+_LABELS = {
+    "agent_id": "Agent id",
+    "days": "Expires",
+    "environment_id": "Environment",
+    "new_password": "New password",
+    "sure": "Confirmation",
+    "since": "From",
+}
+"""What forms call a field, where it is not the field's own name."""
+
+
+_TITLES = {
+    400: "That did not work",
+    403: "You may not do this",
+    404: "There is nothing here",
+    500: "The server failed",
+    503: "Not available just now",
+}
+"""What error pages are called, where it is not the status's own phrase."""
+
+
 def respond(template: str, context: Mapping[str, Any], status: int = 200) -> quart.Response:
     """Return a page."""
     html = environment().get_template(template).render(context)
@@ -41,7 +62,9 @@ def respond(template: str, context: Mapping[str, Any], status: int = 200) -> qua
 
 def error_page(error: Problem, request_id: str = "") -> quart.Response:
     """Return an error as a page that needs neither a session nor the database."""
-    response = respond("error.html", {"visit": None, "error": error, "request_id": request_id}, error.status)
+    title = _TITLES.get(error.status, error.title)
+    context = {"visit": None, "error": error, "title": title, "request_id": request_id}
+    response = respond("error.html", context, error.status)
     response.headers.update({name: value for name, value in error.headers.items() if name == "Retry-After"})
     return response
 
@@ -62,7 +85,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {"when": when, "day": day, "number": number, "duration": duration, "seconds": seconds}
+    for function in (when, second, minute, number, duration, seconds, complaint):
+        made.filters[function.__name__] = function
     made.globals["asset"] = lambda name: assets()[name].url
     return made
 
@@ -72,9 +96,14 @@ def when(at: int | None, never: str = "never") -> Markup:
     return _time(at, "%Y-%m-%d %H:%M:%S UTC", never)
 
 
-def day(at: int | None, never: str = "never") -> Markup:
+def minute(at: int | None, never: str = "never") -> Markup:
     """Return a time (µs since the epoch) as `<time>`, in UTC to the minute."""
     return _time(at, "%Y-%m-%d %H:%M UTC", never)
+
+
+def second(at: int) -> Markup:
+    """Return a time (µs since the epoch) as `<time>`, to the second; the column's head says that it is UTC."""
+    return _time(at, "%Y-%m-%d %H:%M:%S", "")
 
 
 def number(value: int) -> str:
@@ -104,6 +133,14 @@ def seconds(value: float) -> str:
     if value >= 1:
         return f"{value:,.2f} s"
     return f"{value * 1000:.1f} ms" if value else "0 ms"
+
+
+def complaint(error: Problem) -> str:
+    """Return an error in words for the person who filled in a form: its fields by the names they have there."""
+    name = error.extra.get("field")
+    if name is None or not error.detail.startswith(f"{name}: "):
+        return error.detail
+    return _LABELS.get(name, name.capitalize()) + error.detail.removeprefix(name)
 
 
 def _time(at: int | None, form: str, never: str) -> Markup:

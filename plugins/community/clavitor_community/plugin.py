@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from loguru import logger
-
-from clavitor_host.api import Alert, Host, Plugin, Reply, Request, hookimpl, problem, problem_reply
+from clavitor_host.api import Alert, Plugin, Reply, Request, hookimpl, log, unmatched_reply
 
 
 class CommunityEdition(Plugin):
@@ -22,16 +20,15 @@ class CommunityEdition(Plugin):
     @hookimpl
     async def alert_operator(self, alert: Alert) -> None:
         """Write the whole alert as one structured line; the host's own line has its message only."""
-        details = {"alert": alert.type, "alert_id": alert.id, "at": alert.at, "details": dict(alert.details)}
-        logger.bind(**details).warning(alert.message)
+        log.warning(alert.message, alert=alert.type, alert_id=alert.id, at=alert.at, details=dict(alert.details))
 
     @hookimpl
     def is_telemetry_enabled(self) -> bool:
         return False
 
     @hookimpl
-    async def not_found_handler(self, host: Host, request: Request) -> Reply:
-        return problem_reply(problem(404, "not_found", "There is nothing here."))
+    async def not_found_handler(self, request: Request) -> Reply:
+        return unmatched_reply(request)
 
 
 plugin = CommunityEdition

@@ -12,6 +12,8 @@ from quart import Blueprint
 
 from clavitor_host.api import (
     AdminPage,
+    AuditEvent,
+    CapsChange,
     Change,
     HealthCheck,
     Host,
@@ -56,6 +58,8 @@ class NotesPlugin(Plugin):
         self.ticked = asyncio.Event()
         self.stopped = False
         self.changed: list[Change] = []
+        self.audited: list[AuditEvent] = []
+        self.caps: list[CapsChange] = []
 
     @hookimpl
     def config_model(self) -> type[BaseModel]:
@@ -131,6 +135,14 @@ class NotesPlugin(Plugin):
     @hookimpl
     async def entry_changed(self, change: Change) -> None:
         self.changed.append(change)
+
+    @hookimpl
+    async def audit_recorded(self, event: AuditEvent) -> None:
+        self.audited.append(event)
+
+    @hookimpl
+    async def caps_changed(self, change: CapsChange) -> None:
+        self.caps.append(change)
 
     @hookimpl
     async def status_report(self, host: Host) -> Mapping[str, Any]:

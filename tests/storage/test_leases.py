@@ -1,0 +1,178 @@
+"""Leases: one holder at a time, taken over at once or when its time is over, fenced by a growing token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from clavitor_host.clock import SystemClock
+from clavitor_host.storage import leases
+from clavitor_host.storage.database import Database
+from clavitor_host.storage.errors import LeaseLost
+from clavitor_host.storage.leases import LeaseKeeper
+
+TTL = 0.6
+Start = Callable[[], Awaitable[LeaseKeeper]]
+
+
+@pytest.fixture
+async def start(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    """Start one more keeper, as another process would have it."""
+    monkeypatch.setattr(leases, "WAITING_INTERVAL", 0.05)
+    keepers: list[LeaseKeeper] = []
+    databases: list[Database] = []
+
+    async def make() -> LeaseKeeper:
+        db = Database(database.url)
+        await db.open()
+        databases.append(db)
+        keeper = LeaseKeeper(db, SystemClock(), ttl=TTL)
+        keepers.append(keeper)
+        await keeper.start()
+        return keeper
+
+    yield make
+    for keeper in keepers:
+        await keeper.stop()
+    for db in databases:
+        await db.close()
+
+
+def die(keeper: LeaseKeeper) -> None:
+    """Stop as a killed process does: nothing is released."""
+    for task in keeper._tasks:
+        task.cancel()
+
+
+async def test_a_free_lease_is_taken_and_kept(start: Start) -> None:
+    keeper = await start()
+    lease = keeper.want("job")
+    assert keeper.want("job") is lease
+    async with asyncio.timeout(5):
+        assert await lease.acquired() == 1
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(lease.lost.wait(), TTL * 2)
+    assert lease.held.is_set() and lease.token == 1
+
+
+async def test_only_one_of_many_holds_it(start: Start) -> None:
+    wanted = [(await start()).want("job") for _ in range(4)]
+    async with asyncio.timeout(5):
+        await asyncio.wait([asyncio.create_task(w.acquired()) for w in wanted], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(TTL)
+    assert sum(lease.held.is_set() for lease in wanted) == 1
+
+
+async def test_stop_hands_over_at_once_with_a_greater_token(start: Start) -> None:
+    first, second = await start(), await start()
+    held = first.want("job")
+    await held.acquired()
+    waiting = second.want("job")
+    await asyncio.sleep(0.1)
+    assert not waiting.held.is_set()
+    await first.stop()
+    assert held.lost.is_set() and not held.held.is_set()
+    async with asyncio.timeout(TTL / 2):
+        assert await waiting.acquired() == 2
+
+
+async def test_a_dead_holder_is_replaced_when_its_time_is_over(start: Start) -> None:
+    first, second = await start(), await start()
+    await first.want("job").acquired()
+    die(first)
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(TTL * 4):
+        assert await second.want("job").acquired() == 2
+    assert asyncio.get_running_loop().time() - began > TTL * 0.5
+
+
+async def test_a_holder_that_cannot_renew_knows_it_before_anyone_takes_over(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await start(), await start()
+    held = first.want("job")
+    await held.acquired()
+    waiting = second.want("job")
+
+    async def hang(**_: Any) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(first._db.engine, "begin", hang)
+    async with asyncio.timeout(TTL * 4):
+        done, _ = await asyncio.wait(
+            [asyncio.create_task(held.lost.wait()), asyncio.create_task(waiting.acquired())],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        assert held.lost.is_set() and not waiting.held.is_set() and len(done) == 1
+        await waiting.acquired()
+
+
+async def test_the_fence_stops_an_old_holder(start: Start, database: Database) -> None:
+    first, second = await start(), await start()
+    lease = first.want("job")
+    await lease.acquired()
+    async with database.transaction() as tx:
+        await lease.check(tx)
+    die(first)  # it still believes that it holds the lease
+    await second.want("job").acquired()
+    async with database.transaction() as tx:
+        with pytest.raises(LeaseLost):
+            await lease.check(tx)
+
+
+async def test_a_lease_that_was_taken_away_is_lost(start: Start, database: Database) -> None:
+    keeper = await start()
+    lease = keeper.want("job")
+    await lease.acquired()
+    await database.execute("UPDATE leases SET holder = 'thief', token = token + 1")
+    async with asyncio.timeout(TTL * 2):
+        await lease.lost.wait()
+    assert not lease.held.is_set()
+
+
+async def test_all_leases_of_a_process_cost_one_statement(
+    start: Start, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = await start()
+    wanted = [keeper.want(f"job {number}") for number in range(20)]
+    for lease in wanted:
+        await lease.acquired()
+    begun = 0
+    begin = keeper._db.engine.begin
+
+    async def count(*, batch: bool) -> Any:
+        nonlocal begun
+        begun += 1
+        return await begin(batch=batch)
+
+    monkeypatch.setattr(keeper._db.engine, "begin", count)
+    await asyncio.sleep(TTL)
+    assert 1 <= begun <= 4
+    assert all(lease.held.is_set() and lease.token == 1 for lease in wanted)
+
+
+async def test_a_released_lease_is_free_and_no_longer_wanted(start: Start) -> None:
+    first, second = await start(), await start()
+    lease = first.want("job")
+    await lease.acquired()
+    await first.release(lease)
+    async with asyncio.timeout(TTL / 2):
+        assert await second.want("job").acquired() == 2
+
+
+async def test_leases_survive_an_outage(start: Start, database: Database, things: sa.Table) -> None:
+    keeper = await start()
+    lease = keeper.want("job")
+    await lease.acquired()
+    async with database.transaction() as tx:
+        await tx.execute("ALTER TABLE leases RENAME TO elsewhere")
+    async with asyncio.timeout(TTL * 3):
+        await lease.lost.wait()
+    async with database.transaction() as tx:
+        await tx.execute("ALTER TABLE elsewhere RENAME TO leases")
+    async with asyncio.timeout(TTL * 3):
+        assert await lease.acquired() == 2
