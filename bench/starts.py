@@ -12,6 +12,7 @@ from statistics import median
 from time import perf_counter, sleep
 
 from bench.load import percentile
+from bench.machine import cpu_seconds
 from bench.report import Ratio, Section, table
 from bench.rounds import START_PATIENCE, BrokenError, free_port, progress
 from bench.seed import CACHE, fresh, temporary
@@ -24,6 +25,7 @@ def run(*, quick: bool) -> Section:
     """Measure in turn, after one unmeasured start of each."""
     rounds = 5 if quick else 11
     times: dict[str, list[float]] = {}
+    used: dict[str, list[float]] = {}
     with temporary() as scratch:
         kept = fresh(Path(scratch) / "kept").folder
         new = Path(scratch) / "new"
@@ -41,15 +43,16 @@ def run(*, quick: bool) -> Section:
             for name, (command, path) in contenders.items():
                 progress(f"start: round {number + 1} of {rounds + 1}, {name}")
                 shutil.rmtree(new, ignore_errors=True)
-                seconds = first_200(command, path)
+                seconds, cpu = first_200(command, path)
                 if number:
                     times.setdefault(name, []).append(seconds)
+                    used.setdefault(name, []).append(cpu)
         progress("")
-    return _section(times)
+    return _section(times, used)
 
 
-def first_200(command: Command, path: str) -> float:
-    """Start a program; return the seconds to its first 200 for `GET path`, and end it."""
+def first_200(command: Command, path: str) -> tuple[float, float]:
+    """Start a program and end it; return the seconds to its first 200 for `GET path`, and its CPU time until then."""
     port = free_port()
     start = perf_counter()
     process = subprocess.Popen(
@@ -61,7 +64,7 @@ def first_200(command: Command, path: str) -> float:
                 process.kill()
                 raise BrokenError(f"did not start: {process.communicate()[1].decode()}")
             sleep(0.001)
-        return perf_counter() - start
+        return perf_counter() - start, cpu_seconds(process.pid)
     finally:
         process.terminate()
         process.communicate()
@@ -84,17 +87,19 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _section(times: dict[str, list[float]]) -> Section:
+def _section(times: dict[str, list[float]], used: dict[str, list[float]]) -> Section:
     section = Section("Start: process start to the first 200")
-    rows = [["", "median ms", "lowest", "p90"]]
+    rows = [["", "median ms", "lowest", "p90", "cpu ms"]]
     for name, found in times.items():
         ordered = sorted(found)
-        rows.append([name, *(f"{s * 1e3:.0f}" for s in (median(found), ordered[0], percentile(ordered, 0.9)))])
+        figures = median(found), ordered[0], percentile(ordered, 0.9), median(used[name])
+        rows.append([name, *(f"{seconds * 1e3:.0f}" for seconds in figures)])
     floor, *ours = times
     for name in ours:
         ratio = median(mine / bare for mine, bare in zip(times[name], times[floor], strict=True))
         target = TARGET if "exists" in name else None
         value, against = [f"{who} ({median(times[who]) * 1e3:.0f} ms)" for who in (name, floor)]
-        section.ratios.append(Ratio(value, against, ratio, target, at_least=False))
-    section.head = table(rows, "<>>>")
+        by_cpu = median(used[name]) / median(used[floor])
+        section.ratios.append(Ratio(value, against, ratio, target, at_least=False, by_cpu=by_cpu))
+    section.head = table(rows, "<>>>>")
     return section

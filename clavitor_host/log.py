@@ -17,6 +17,8 @@ from pathlib import PurePath
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TextIO
 
+from clavitor_host.errors import ConfigError, StartError
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
@@ -25,6 +27,8 @@ request_id: ContextVar[str] = ContextVar("clavitor_request_id", default="")
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _INTERCEPTED = ("hypercorn.error", "hypercorn.access", "quart.app", "quart.serving", "alembic", "asyncio")
+_TALKATIVE = ("aiosqlite", "alembic", "asyncpg", "databases", "httpcore", "httpx")
+"""Libraries that tell what they do, with the values of every statement and the headers of every request."""
 _MAX_FRAMES = 12
 
 
@@ -162,6 +166,9 @@ class _Intercept(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from loguru import logger
 
+        if record.exc_info and isinstance(record.exc_info[1], StartError | ConfigError):
+            return  # the command line tells it in one line
+
         def named(target: Record) -> None:
             target["name"] = record.name
 
@@ -181,3 +188,5 @@ def _intercept_stdlib(level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from clavitor_host.app import create_host
 from clavitor_host.host import Host
 from clavitor_host.plugins.frozen import BundleInfo, frozen_set
 from clavitor_host.testing import Harness, running_app, settings
@@ -27,6 +32,48 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         yield url
 
 
+@pytest.fixture(scope="session")
+def empty_vaults(tmp_path_factory: pytest.TempPathFactory, bundle: BundleInfo) -> Callable[[str], str]:
+    """Makes one migrated, empty vault of each kind a session; tests start from copies of it.
+
+    Returns what is copied: a file name for SQLite, a database name for PostgreSQL.
+    """
+    folder = tmp_path_factory.mktemp("vaults")
+
+    async def migrated(url: str) -> None:
+        app = create_host(settings(folder, bundle, {"CLAVITOR_DATABASE_URL": url}), bundle)
+        await app.start(offline=True)
+        await app.stop()
+
+    async def sqlite() -> str:
+        await migrated(f"sqlite:///{folder}/vault.db")
+        return f"{folder}/vault.db"
+
+    async def postgresql() -> str:
+        server, name = PostgresServer.shared(), f"vault_{uuid4().hex}"
+        await server.run(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        await migrated(server.database_url(name))
+        return name
+
+    made = {"sqlite": sqlite, "postgresql": postgresql}
+    return cache(lambda kind: asyncio.run(made[kind]()))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def vault_url(
+    request: pytest.FixtureRequest, tmp_path: Path, empty_vaults: Callable[[str], str]
+) -> AsyncIterator[str]:
+    """A fresh, migrated vault of each kind."""
+    if request.param == "postgresql" and (reason := missing()):
+        pytest.skip(reason)
+    template = await asyncio.to_thread(empty_vaults, request.param)
+    if request.param == "sqlite":
+        yield f"sqlite:///{shutil.copy(template, tmp_path)}"
+        return
+    async with PostgresServer.shared().database(template) as url:
+        yield url
+
+
 @pytest.fixture(params=["hot", "ordinary"])
 def both_paths(request: pytest.FixtureRequest) -> str:
     """For tests of routes that may skip the framework: they run over both ways."""
@@ -42,11 +89,11 @@ def bundle() -> BundleInfo:
 
 @pytest.fixture
 async def harness(
-    request: pytest.FixtureRequest, database_url: str, tmp_path: Path, bundle: BundleInfo
+    request: pytest.FixtureRequest, vault_url: str, tmp_path: Path, bundle: BundleInfo
 ) -> AsyncIterator[Harness]:
     """A started community app."""
     hot = "both_paths" not in request.fixturenames or request.getfixturevalue("both_paths") == "hot"
-    config = settings(tmp_path / "data", bundle, {"CLAVITOR_DATABASE_URL": database_url})
+    config = settings(tmp_path / "data", bundle, {"CLAVITOR_DATABASE_URL": vault_url})
     async with running_app(config, bundle, hot_routes=hot) as started:
         yield started
 

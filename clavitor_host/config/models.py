@@ -27,7 +27,7 @@ from clavitor_host.config.values import (
 class Section(BaseModel):
     """Base of every table: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, defer_build=True)
 
 
 class LogConfig(Section):

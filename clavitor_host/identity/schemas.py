@@ -33,7 +33,11 @@ ExternalId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(defer_build=True)
 
 
 class Login(_Body):
@@ -80,7 +84,7 @@ class CreateToken(_Body):
     expires_at: Annotated[Future | None, Field(description="When it ends (µs since the epoch); null for never.")] = None
 
 
-class UserOut(BaseModel):
+class UserOut(_Reply):
     id: str
     name: Name
     role: Role
@@ -108,12 +112,12 @@ class UserOut(BaseModel):
         )
 
 
-class UserPage(BaseModel):
+class UserPage(_Reply):
     users: list[UserOut]
     next_cursor: str | None
 
 
-class TokenOut(BaseModel):
+class TokenOut(_Reply):
     id: str
     kind: TokenKind
     name: Name
@@ -135,12 +139,12 @@ class TokenCreated(TokenOut):
     token: Annotated[str, Field(description="The token itself: shown this once, and stored nowhere.")]
 
 
-class TokenPage(BaseModel):
+class TokenPage(_Reply):
     tokens: list[TokenOut]
     next_cursor: str | None
 
 
-class SessionOut(BaseModel):
+class SessionOut(_Reply):
     id: str
     created_at: Micros
     last_seen_at: Micros
@@ -162,11 +166,11 @@ class SessionOut(BaseModel):
         )
 
 
-class SessionPage(BaseModel):
+class SessionPage(_Reply):
     sessions: list[SessionOut]
 
 
-class LoggedIn(BaseModel):
+class LoggedIn(_Reply):
     user: UserOut
     csrf_token: Annotated[str, Field(description="Sent as X-CSRF-Token with every unsafe request of this session.")]
     expires_at: Micros
@@ -176,11 +180,11 @@ class LoggedIn(BaseModel):
         return cls(user=UserOut.of(user), csrf_token=session.csrf_token, expires_at=session.session.expires_at)
 
 
-class Renewed(BaseModel):
+class Renewed(_Reply):
     csrf_token: str | None
 
 
-class Me(BaseModel):
+class Me(_Reply):
     kind: Literal["user", "agent", "metrics", "peer"]
     actor: Annotated[str, Field(description="Your name in the audit log.")]
     role: Role | None

@@ -89,9 +89,10 @@ class Engine:
 
     async def close(self) -> None:
         self._closed = True
+        waited = False
         with contextlib.suppress(TimeoutError):  # a transaction that does not end is rolled back by closing
             async with asyncio.timeout(self.busy_timeout):
-                await self.lock.acquire()
+                waited = await self.lock.acquire()
         opened = [*self._idle, *([self._writer] if self._writer else [])]
         self._idle, self._writer = [], None
         if self._point is not None:
@@ -99,7 +100,7 @@ class Engine:
             self._point = None
         for connection, _ in opened:
             await uninterrupted(connection.__aexit__())
-        if self.lock.locked():
+        if waited:
             self.lock.release()
 
     async def begin(self, *, batch: bool) -> Session:
@@ -284,9 +285,10 @@ class Session:
             reraise(error)
 
     async def _hop(self, work: Any) -> Any:
-        """Await a call in the connection's thread; a cancelled caller waits for it, so that none is left running."""
+        """Await a call in the connection's thread. A cancelled caller leaves at once: what it does next, and at the
+        latest the rollback, queues behind the call in the same thread."""
         try:
-            return await uninterrupted(work)
+            return await work
         except sqlite3.Error as error:
             self._engine.mark_suspect(error)
             reraise(error)

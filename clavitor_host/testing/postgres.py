@@ -46,10 +46,13 @@ class PostgresServer:
         return urlsplit(self.url)._replace(path=f"/{quote(name)}").geturl()
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[str]:
-        """Make a fresh database, give its URL, and drop it in the end, whoever is still connected."""
+    async def database(self, template: str = "template0") -> AsyncIterator[str]:
+        """Make a fresh database, give its URL, and drop it in the end, whoever is still connected.
+
+        template: the database it is a copy of; nobody may be connected to that.
+        """
         name = f"clavitor_{uuid4().hex}"
-        await self.run(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8'")
+        await self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" ENCODING \'UTF8\'')
         try:
             yield self.database_url(name)
         finally:

@@ -186,7 +186,8 @@ class ServerProcess:
     @property
     def flags(self) -> list[str]:
         """The flags with which any `clavitor` command works on this server's data."""
-        return ["--data-dir", str(self.data_dir), "--bind", self._bind, "--workers", str(self.workers)]
+        workers = ["--workers", str(self.workers)] if self.workers > 1 else []
+        return ["--data-dir", str(self.data_dir), "--bind", self._bind, *workers]
 
     @property
     def url(self) -> str:

@@ -81,7 +81,11 @@ async def _may_scrape(request: Request) -> bool:
         return forwarded is None and _is_loopback(request.client)
     scheme, _, token = header.partition(" ")
     configured = request.host.metrics_token
-    if configured and scheme.lower() == "bearer" and secrets.compare_digest(token.strip().encode(), configured.encode()):
+    if (
+        configured
+        and scheme.lower() == "bearer"
+        and secrets.compare_digest(token.strip().encode(), configured.encode())
+    ):
         return True
     identity = await request.host.identify(request)
     return identity is not None and (identity.kind == "metrics" or identity.role is not None)

@@ -117,13 +117,16 @@ async def test_a_rolled_back_transaction_leaves_no_row(host: Host) -> None:
 async def test_retention_drops_a_prefix_behind_a_signed_checkpoint(written: Host) -> None:
     now = written.clock.now_us()
     await written.db.execute(sa.update(audit_log).where(audit_log.c.id <= 3).values(at=0))
-    options = {"data_dir": written.data_dir, "retention_days": 1, "now": now}
-    assert await prune(written.db, written.audit, **options) == 3
+
+    async def retain() -> int:
+        return await prune(written.db, written.audit, data_dir=written.data_dir, retention_days=1, now=now)
+
+    assert await retain() == 3
     assert await written.db.fetch_val(sa.select(sa.func.min(audit_log.c.id))) == 4
     result = await verify(written.db)
     assert result.ok, result.reason
     assert (Path(written.data_dir) / KEY_FILE).stat().st_mode & 0o777 == 0o600
-    assert await prune(written.db, written.audit, **options) == 0
+    assert await retain() == 0
     newest = await written.db.fetch_one(sa.select(audit_log).order_by(audit_log.c.id.desc()).limit(1))
     assert newest is not None
     assert (newest["action"], json.loads(newest["payload"])["rows"]) == ("prune_audit", 3)
@@ -131,9 +134,7 @@ async def test_retention_drops_a_prefix_behind_a_signed_checkpoint(written: Host
 
 async def test_a_forged_checkpoint_shows(written: Host) -> None:
     await written.db.execute(sa.update(audit_log).where(audit_log.c.id <= 3).values(at=0))
-    await prune(
-        written.db, written.audit, data_dir=written.data_dir, retention_days=1, now=written.clock.now_us()
-    )
+    await prune(written.db, written.audit, data_dir=written.data_dir, retention_days=1, now=written.clock.now_us())
     forged = await written.db.fetch_val(sa.select(audit_log.c.hash).where(audit_log.c.id == 4))
     await written.db.execute(sa.delete(audit_log).where(audit_log.c.id == 4))
     await written.db.execute(sa.update(audit_checkpoints).values(up_to_id=4, up_to_hash=forged))

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from quart import Response
@@ -262,9 +264,11 @@ def with_other_algorithm(idp: Provider, claims: Claims) -> str:
 
 
 def with_critical_header(idp: Provider, claims: Claims) -> str:
-    _, payload, signature = idp.sign(claims).split(".")
     header = {"alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": True}
-    return f"{b64(json.dumps(header).encode())}.{payload}.{signature}"
+    signed = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
+    key = idp.keys["RS256"]
+    assert isinstance(key, RSAKey) and key.private_key is not None
+    return f"{signed}.{b64(key.private_key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
 
 BAD_TOKENS: dict[str, Callable[[Provider, Claims], str]] = {
@@ -338,6 +342,7 @@ async def test_a_login_can_be_finished_once(client: httpx.AsyncClient, browser: 
     again = await browser()
     replay = await again.get(BACK, params=brought, headers={"Cookie": f"__Host-clavitor_oidc={cookie}"})
     assert (replay.status_code, replay.json()["code"]) == (401, "oidc_login_failed")
+    assert idp.requests.count("/token") == 1
 
 
 async def test_of_two_that_finish_it_at_once_one_is_let_in(client: httpx.AsyncClient, idp: Provider) -> None:

@@ -124,12 +124,14 @@ async def test_old_failures_do_not_count(client: httpx.AsyncClient, host: Host, 
     assert [(await fail(client)).status_code for _ in range(5)] == [401] * 5
 
 
-async def test_throttled_logins_are_audited_once_and_cost_no_password_check(
+async def test_throttled_logins_are_audited_once_and_cost_one_read(
     client: httpx.AsyncClient, host: Host, ada: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(5):
         await fail(client)
     monkeypatch.setattr("clavitor_host.identity.passwords._verify", lambda *_: pytest.fail("checked"))
+    assert (await fail(client)).status_code == 429
+    monkeypatch.setattr(host.db, "begin", lambda **_: pytest.fail("wrote"))
     for _ in range(10):
         assert (await fail(client)).status_code == 429
     (row,) = await audit_rows(host, "login_throttled")

@@ -193,13 +193,18 @@ def test_oversized_headers_end_the_connection(client: H2Client) -> None:
 
 
 def test_rapid_resets_end_the_connection(client: H2Client) -> None:
-    with pytest.raises((EOFError, ConnectionError, ssl.SSLError)):
+    with pytest.raises((EOFError, ConnectionError, ssl.SSLError, h2.exceptions.ProtocolError)):
         for _ in range(200):
             stream = client.request("/hello")
             client.h2.reset_stream(stream)
             client.flush()
         while True:
             client.read()
+    with pytest.raises((EOFError, ConnectionError, ssl.SSLError)):
+        while True:
+            client.read()
+    codes = [event.error_code for event in client.events if isinstance(event, h2.events.ConnectionTerminated)]
+    assert codes == [h2.errors.ErrorCodes.ENHANCE_YOUR_CALM]
 
 
 @pytest.mark.parametrize("path", ["/h\xe9llo", ""])

@@ -95,6 +95,21 @@ def test_requests_in_flight_finish_and_say_close(start: Start) -> None:
     assert program.process.returncode == 0
 
 
+def test_idle_connections_do_not_wait_for_the_busy_ones(start: Start) -> None:
+    program = start(settings={"graceful": 10.0})
+    with program.connect() as idle, program.connect() as half, program.connect() as busy:
+        idle.get()
+        half.send(HALF_HEAD)
+        busy.request("/wait")
+        program.event("waiting", path="/wait")
+        program.process.send_signal(signal.SIGTERM)
+        assert idle.until_closed() == b""
+        assert half.until_closed() == b""
+        assert "cancelled" not in program.names()
+        assert program.stop() < 1.0  # the second signal
+        assert "cancelled" in program.names()
+
+
 def test_no_new_connection_is_taken_while_draining(start: Start) -> None:
     program = start()
     with program.connect() as client:

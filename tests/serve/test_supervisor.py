@@ -103,8 +103,8 @@ def test_a_worker_that_hangs_is_killed(start: Start) -> None:
     assert gone(pids[0])
 
 
-def test_workers_end_with_a_killed_supervisor(start: Start) -> None:
-    program, pids = workers(start, 2)
+def test_workers_end_with_a_killed_supervisor(start: Start, tmp_path: Path) -> None:
+    program, pids = workers(start, 2, environ={"TMPDIR": str(tmp_path)})  # nobody is left to remove its folder
     program.process.kill()
     assert all(gone(pid) for pid in pids.values())
     host, port = program.address

@@ -42,6 +42,13 @@ def test_tls_serves_over_http1(start: Start, pki: Pki, tls_client: Context) -> N
         assert client.request("/echo", method="PUT", body=b"b" * 500_000).response().body == b"500000"
 
 
+def test_head_and_body_leave_in_one_record(start: Start, pki: Pki, tls_client: Context) -> None:
+    program = start(settings={"tls": table(pki["server"])})
+    with program.connect(tls=tls_client()) as client:
+        client.request()
+        assert client.sock.recv(65536).endswith(b"hello world\n")  # a TLS read returns one record
+
+
 def test_tls_below_12_is_refused(start: Start, pki: Pki, tls_client: Context) -> None:
     program = start(settings={"tls": table(pki["server"])})
     context = tls_client()

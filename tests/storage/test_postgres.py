@@ -121,13 +121,14 @@ def test_no_password_is_shown() -> None:
 
 async def test_a_commit_of_a_failed_transaction_is_not_a_success(db: Database, things: sa.Table) -> None:
     """PostgreSQL answers such a COMMIT with ROLLBACK, and no error."""
-    tx = await db.begin()
-    await tx.execute(sa.insert(things).values(key="a"))
-    session: Any = tx._session
-    with pytest.raises(Exception, match="nowhere"):
-        await session._connection.raw_connection.execute("SELECT nowhere")
-    with pytest.raises(StorageUnavailable):
-        await tx.commit()
+    for _ in range(5):  # more often than the pool has slots
+        tx = await db.begin()
+        await tx.execute(sa.insert(things).values(key="a"))
+        session: Any = tx._session
+        with pytest.raises(Exception, match="nowhere"):
+            await session._connection.raw_connection.execute("SELECT nowhere")
+        with pytest.raises(StorageUnavailable):
+            await tx.commit()
     assert await db.fetch_val(COUNT) == 0
 
 

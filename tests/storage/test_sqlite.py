@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from clavitor_host.errors import StartError, StorageUnavailable
 from clavitor_host.storage import sqlite
 from clavitor_host.storage.database import Database, PointRead, sqlite_path, sqlite_url
+from clavitor_host.storage.errors import IntegrityError
 from clavitor_host.storage.writer import GroupCommitWriter
 
 
@@ -248,6 +249,16 @@ async def test_a_full_disk_is_told_and_survived(
     assert await write("after") == "after"
     await writer.stop()
     assert [r["key"] for r in await db.fetch_all("SELECT key FROM things ORDER BY key")] == ["after", "before"]
+
+
+async def test_a_failed_commit_rolls_back_and_leaves_the_writer_usable(db: Database, things: sa.Table) -> None:
+    for _ in range(3):
+        with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+            async with db.transaction() as tx:
+                await tx.execute("PRAGMA defer_foreign_keys = ON")
+                await tx.execute(sa.insert(things).values(key="orphan", parent=99))
+    assert await db.execute(sa.insert(things).values(key="a")) == 1
+    assert await db.fetch_val("SELECT count(*) FROM things") == 1
 
 
 async def test_nothing_commits_by_itself_after_sqlite_rolled_back(db: Database, things: sa.Table) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from tests.web.visitor import PASSWORD, Visitor
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """Pages run no SQL of their own: one database is enough."""
-    return f"sqlite:///{tmp_path}/vault.db"
+async def vault_url(tmp_path: Path, empty_vaults: Callable[[str], str]) -> str:
+    """Pages run no SQL of their own: one kind of database is enough."""
+    template = await asyncio.to_thread(empty_vaults, "sqlite")
+    return f"sqlite:///{shutil.copy(template, tmp_path)}"
 
 
 @pytest.fixture

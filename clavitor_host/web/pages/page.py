@@ -121,7 +121,7 @@ def page(*, action: str | None, again: View | None = None) -> Callable[[View], V
                     return _to_login(request)
                 return error_page(error, request.id)
             except Exception as error:  # noqa: BLE001 - whatever a bug raises becomes a page
-                log.exception("page failed", error, request_id=request.id, path=request.path)
+                log.exception("A page failed", error, path=request.path)
                 return error_page(internal_error(request.id), request.id)
 
         return guarded

@@ -140,7 +140,7 @@ def complaint(error: Problem) -> str:
     name = error.extra.get("field")
     if name is None or not error.detail.startswith(f"{name}: "):
         return error.detail
-    return _LABELS.get(name, name.capitalize()) + error.detail.removeprefix(name)
+    return f"{_LABELS.get(name, name.capitalize())}{error.detail.removeprefix(name)}"
 
 
 def _time(at: int | None, form: str, never: str) -> Markup:
