@@ -6,7 +6,6 @@ import os
 import platform
 import sqlite3
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -74,12 +73,6 @@ def cpu_seconds(process: int) -> float:
     """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def pin(cpus: Sequence[int]) -> None:
-    """Keep this process on `cpus`; nothing for none."""
-    if cpus:
-        os.sched_setaffinity(0, cpus)
 
 
 def _is_below(folder: Path, mount: str) -> bool:

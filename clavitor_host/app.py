@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import quart
 from quart import Quart
 from quart.typing import ResponseTypes
 
+from clavitor_host import log
 from clavitor_host.audit.jobs import audit_jobs
 from clavitor_host.audit.log import AuditLog
 from clavitor_host.audit.models import AuditEvent
@@ -21,11 +22,12 @@ from clavitor_host.audit.routes import blueprint as audit_routes
 from clavitor_host.clock import Clock, SystemClock
 from clavitor_host.config.sources import Config
 from clavitor_host.endpoint import HOST
-from clavitor_host.errors import StartError
+from clavitor_host.errors import ClavitorError, StartError
 from clavitor_host.host import Host
 from clavitor_host.identity.authentication import authenticate
 from clavitor_host.identity.authorization import authorize
 from clavitor_host.identity.jobs import identity_jobs
+from clavitor_host.identity.last_used import flush_last_used
 from clavitor_host.identity.routes import blueprints as identity_routes
 from clavitor_host.identity.users import count_users
 from clavitor_host.jobs.contributions import add_plugin_jobs
@@ -59,7 +61,6 @@ from clavitor_host.vault.writing import EntryWriter
 from clavitor_host.web import errors, pages
 from clavitor_host.web.gateway import Gateway
 from clavitor_host.web.system import blueprint as system_routes
-
 
 METRICS_LOAD = 2.0
 """Seconds after the start at which the metrics library is loaded, so that no request waits for it."""
@@ -112,6 +113,8 @@ class App:
         host.shutdown.set()
         await self.jobs.stop()
         await self._lifecycle.stop(host)
+        if host.started_at:
+            await _quietly(flush_last_used(host))
         await self._leases.stop()
         await host.writer.stop()
         await host.outbound.close()
@@ -190,6 +193,14 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     framework: Any = web.asgi_app
     web.asgi_app = Gateway(host, framework, prefix=HOT_PREFIX, hot=hot)  # type: ignore[method-assign,assignment]
     return web
+
+
+async def _quietly(last: Awaitable[None]) -> None:
+    """Do something on the way out; what cannot be done any more is only logged."""
+    try:
+        await last
+    except ClavitorError as error:
+        log.warning("Something could not be written at the end", error=str(error))
 
 
 async def _note_route(response: ResponseTypes) -> ResponseTypes:

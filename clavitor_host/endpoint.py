@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import quart
 from pydantic import BaseModel, ValidationError
 
-from clavitor_host import log
+from clavitor_host import log, strict_json
 from clavitor_host.errors import Problem, problem
 from clavitor_host.http import Reply, Request, json_reply, problem_reply
 from clavitor_host.identity.models import Resource
@@ -80,7 +80,7 @@ class Endpoint:
             return result if type(result) is Reply else _reply(result, self.status)
         except Problem as error:
             return problem_reply(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug is the server's, not the client's
             log.exception("A request failed", error)
             return problem_reply(internal_error(request.id))
 
@@ -149,9 +149,9 @@ def endpoint_of(view: Callable[..., Any]) -> Endpoint | None:
 
 async def parse_body(request: Request, model: type[BaseModel]) -> BaseModel:
     """Return the request's JSON body as `model`. Raises a 400 that names the first wrong field."""
-    await request.json()
+    value = await request.json()
     try:
-        return model.model_validate_json(await request.body(), strict=True)
+        return model.model_validate_json(strict_json.dumps(value), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "body"

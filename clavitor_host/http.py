@@ -110,7 +110,7 @@ class Request:
         if content_type is not None and content_type.partition(";")[0].strip().lower() not in _JSON_TYPES:
             raise problem(415, "unsupported_media_type", "Content-Type: expected application/json.")
         try:
-            return strict_json.loads(await self._body())
+            return strict_json.loads(await self._body(), whole_floats=False)
         except strict_json.StrictJSONError as error:
             raise problem(400, "malformed_json", f"The body is not acceptable JSON: {error}.") from None
 

@@ -17,8 +17,11 @@ class StrictJSONError(ValueError):
     """The bytes are not acceptable JSON; the message says why and never repeats the bytes."""
 
 
-def loads(data: bytes) -> Any:
-    """Parse UTF-8 JSON strictly. Raises `StrictJSONError`."""
+def loads(data: bytes, *, whole_floats: bool = True) -> Any:
+    """Parse UTF-8 JSON strictly. Raises `StrictJSONError`.
+
+    whole_floats: False reads `1.0` as the integer 1, which it is to JSON Schema (2020-12 core, section 4.2.3).
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -26,7 +29,7 @@ def loads(data: bytes) -> Any:
     if _depth_exceeds(text, MAX_DEPTH):
         raise StrictJSONError(f"nested deeper than {MAX_DEPTH} levels")
     try:
-        value = _DECODER.decode(text)
+        value = (_DECODER if whole_floats else _LENIENT).decode(text)
         if "\\ud" in text or "\\uD" in text:
             _reject_lone_surrogates(value)
         return value
@@ -101,10 +104,18 @@ def _float(digits: str) -> float:
     return value
 
 
+def _number(digits: str) -> float | int:
+    value = _float(digits)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
 def _constant(name: str) -> NoReturn:
     raise StrictJSONError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_LENIENT = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_number, parse_constant=_constant
+)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)

@@ -47,7 +47,7 @@ async def verify(call: Invocation) -> None:
     if call.json:
         write_json(asdict(result))
     elif result.ok:
-        print(f"The audit chain is whole: {result.rows} rows, head {result.head_id} {result.head_hash}")
+        print(f"ok: the audit chain is whole: {result.rows} rows, head {result.head_id} {result.head_hash}")
     else:
         print(f"The audit chain is broken at row {result.broken_id}: {result.reason} ({result.rows} rows before it)")
     if not result.ok:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-
 from clavitor_host.errors import StorageUnavailable, invalid_field
 
 MIN_PASSWORD = 12

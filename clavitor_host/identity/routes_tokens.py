@@ -30,7 +30,7 @@ NO_OWNER = ""
 )
 async def create_token(request: Request, body: CreateToken) -> Reply:
     """The reply is the only place where the token itself is shown. It allows no more than what asks for it."""
-    identity = caller(request)
+    identity, lifetime = caller(request), body.expires_in
     user_id = body.user_id
     if user_id is None and body.kind == "user":
         user_id = identity.user_id
@@ -45,7 +45,7 @@ async def create_token(request: Request, body: CreateToken) -> Reply:
         agent_id=body.agent_id,
         scope=body.scope,
         environment_id=body.environment_id,
-        expires_at=body.expires_at,
+        expires_at=None if lifetime is None else request.host.clock.now_us() + lifetime * 1_000_000,
         requested_by=identity,
     )
     reply = TokenCreated(**TokenOut.of(token).model_dump(), token=value)

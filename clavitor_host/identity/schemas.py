@@ -28,8 +28,8 @@ NewPassword = Annotated[
         json_schema_extra={"minLength": MIN_PASSWORD},
     ),
 ]
-Future = Annotated[int, Field(ge=0, le=2**53, description="µs since the epoch, in the future")]
-ExternalId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+Lifetime = Annotated[int, Field(ge=1, le=100 * 366 * 86_400, description="Seconds until it ends; null for never.")]
+ExternalId = Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]{{1,{MAX_ID}}}$")]
 
 
 class _Body(BaseModel):
@@ -72,7 +72,24 @@ class ChangePassword(_Body):
     new_password: NewPassword
 
 
+_NULL = {"type": "null"}
+_KINDS = [
+    {"properties": {"kind": {"const": "user"}, "agent_id": _NULL}},
+    {
+        "properties": {"kind": {"const": "agent"}, "user_id": _NULL, "environment_id": {"type": "string"}},
+        "required": ["kind", "environment_id"],
+    },
+    {
+        "properties": {"kind": {"const": "metrics"}, "user_id": _NULL, "agent_id": _NULL, "environment_id": _NULL},
+        "required": ["kind"],
+    },
+]
+"""What belongs to each kind of token, as JSON Schema; `tokens.create_token` checks it."""
+
+
 class CreateToken(_Body):
+    model_config = ConfigDict(json_schema_extra={"oneOf": _KINDS})  # type: ignore[dict-item]
+
     name: Name
     kind: TokenKind = "user"
     user_id: Annotated[ExternalId | None, Field(description="Whose token it is; not given: your own.")] = None
@@ -81,7 +98,7 @@ class CreateToken(_Body):
     environment_id: Annotated[
         ExternalId | None, Field(description="The only environment it reaches; an agent token needs one.")
     ] = None
-    expires_at: Annotated[Future | None, Field(description="When it ends (µs since the epoch); null for never.")] = None
+    expires_in: Lifetime | None = None
 
 
 class UserOut(_Reply):

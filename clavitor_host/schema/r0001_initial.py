@@ -179,4 +179,5 @@ def upgrade() -> None:
     op.create_index("ix_tokens_hash", "tokens", ["hash"], unique=True)
     op.create_index("ix_tokens_user_id", "tokens", ["user_id"], unique=False)
     op.execute("INSERT INTO vault_head (id, rev, updated_at, live_entries) VALUES (1, 0, 0, 0)")
-    op.execute(f"INSERT INTO audit_head (id, audit_id, hash) VALUES (1, 0, '{'0' * 64}')")
+    head = sa.table("audit_head", sa.column("id"), sa.column("audit_id"), sa.column("hash"))
+    op.bulk_insert(head, [{"id": 1, "audit_id": 0, "hash": "0" * 64}])

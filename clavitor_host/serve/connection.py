@@ -17,9 +17,11 @@ from hypercorn.typing import ConnectionState
 from loguru import logger
 
 from clavitor_host.errors import Problem
-from clavitor_host.http import problem_reply
+from clavitor_host.serve.deadlines import Deadlines
 from clavitor_host.serve.handlers import ClientGone, Handlers
+from clavitor_host.serve.handshake import start_tls
 from clavitor_host.serve.protocols import Link
+from clavitor_host.serve.stream import http1_answer
 
 if TYPE_CHECKING:
     from clavitor_host.serve.server import Server
@@ -30,11 +32,9 @@ READ_AHEAD = 64 * 1024
 WRITE_AHEAD = 64 * 1024
 """Bytes written ahead of the client; the handler waits after that, and `send_timeout` runs."""
 
-NEVER = float("inf")
-
 
 class Phase(IntEnum):
-    """Where a connection is. `deadline` means something else in each."""
+    """Where a connection is; its deadline means something else in each."""
 
     HANDSHAKE = 0
     """TLS."""
@@ -75,11 +75,7 @@ class Connection(asyncio.Protocol):
         # writing
         self._paused = False
         self._writers: list[asyncio.Future[None]] = []
-        # the one timer
-        self._deadline = NEVER
-        self._send_deadline = NEVER
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = NEVER
+        self._deadlines = Deadlines(server.loop, self._expire, self._stalled)
         self.handlers = Handlers(server.app, server.loop, self, self._settings.receive_buffer)
 
     # --- what the transport calls
@@ -95,9 +91,9 @@ class Connection(asyncio.Protocol):
             if self._refused:
                 self._refuse()
                 return
-            self._set_deadline(self._settings.header_timeout)
+            self._deadlines.phase(self._settings.header_timeout)
         else:
-            self._set_deadline(self._settings.tls_handshake_timeout)
+            self._deadlines.phase(self._settings.tls_handshake_timeout)
         self._pump = self._loop.create_task(self._run())
 
     def data_received(self, data: bytes) -> None:
@@ -119,7 +115,7 @@ class Connection(asyncio.Protocol):
         if self._phase >= Phase.LINGER or self._tls is not None:
             return False
         if self._phase is Phase.BUSY:
-            self._set_deadline(self._settings.half_close_grace)
+            self._deadlines.phase(self._settings.half_close_grace)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
         return True
@@ -127,13 +123,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Let senders wait, for `send_timeout` at most."""
         self._paused = True
-        self._send_deadline = self._loop.time() + self._settings.send_timeout
-        self._arm()
+        self._deadlines.send(self._settings.send_timeout)
 
     def resume_writing(self) -> None:
         """Let senders go on."""
         self._paused = False
-        self._send_deadline = NEVER
+        self._deadlines.sent()
         self._wake_writers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -141,9 +136,7 @@ class Connection(asyncio.Protocol):
         if self._phase is Phase.LOST:
             return
         self._phase = Phase.LOST
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.stop()
         self._paused = False
         self._wake_writers()
         if self._pump is not None and not self._pump.done():
@@ -207,21 +200,21 @@ class Connection(asyncio.Protocol):
             self._phase = Phase.BUSY
             self._requests += 1
             if self._eof:
-                self._set_deadline(self._settings.half_close_grace)
+                self._deadlines.phase(self._settings.half_close_grace)
             elif hasattr(self._protocol, "cut_stalled"):
-                self._set_deadline(self._settings.send_timeout)
+                self._deadlines.phase(self._settings.send_timeout)
             else:
-                self._deadline = NEVER
+                self._deadlines.no_phase()
         elif self._server.stopping:
             self._close(linger=False)
         else:
             self._phase = Phase.IDLE
             if getattr(self._protocol, "draining", False):
-                self._set_deadline(self._settings.drain_timeout)
+                self._deadlines.phase(self._settings.drain_timeout)
             elif self._eof and not self._chunks:
                 self._close(linger=False)
             else:
-                self._set_deadline(self._settings.idle_timeout)
+                self._deadlines.phase(self._settings.idle_timeout)
 
     # --- the pump
 
@@ -241,35 +234,18 @@ class Connection(asyncio.Protocol):
             await self._end()
 
     async def _handshake(self, context: ssl.SSLContext) -> None:
-        """Put TLS under this connection. Admission comes first, so that handshakes too are counted."""
-        starting = self._loop.create_task(
-            self._loop.start_tls(
-                self._raw,
-                self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=self._settings.tls_handshake_timeout,
-                ssl_shutdown_timeout=self._settings.drain_timeout,
-            )
+        self._transport = await start_tls(
+            self._raw,
+            self,
+            context,
+            early=self._read,
+            handshake_timeout=self._settings.tls_handshake_timeout,
+            shutdown_timeout=self._settings.drain_timeout,
         )
-        # `starting` takes the transport over in its first step; what came before that step follows right behind it
-        self._loop.call_soon(self._loop.call_soon, self._feed_handshake)
-        self._transport = await starting
         if self._phase is Phase.LOST:
             raise ConnectionResetError
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD)
-        self._set_deadline(self._settings.header_timeout)
-
-    def _feed_handshake(self) -> None:
-        protocol: Any = self._raw.get_protocol()
-        if self._chunks and hasattr(protocol, "buffer_updated") and not self._raw.is_closing():
-            early = memoryview(self._read())
-            while early:
-                buffer = protocol.get_buffer(len(early))
-                size = min(len(buffer), len(early))
-                buffer[:size] = early[:size]
-                protocol.buffer_updated(size)
-                early = early[size:]
+        self._deadlines.phase(self._settings.header_timeout)
 
     async def _speak(self, alpn: str | None) -> None:
         certificate = None
@@ -314,7 +290,7 @@ class Connection(asyncio.Protocol):
     def _partial_head(self) -> None:
         if not getattr(self._protocol, "draining", False):
             self._phase = Phase.HEAD
-            self._set_deadline(self._settings.header_timeout)
+            self._deadlines.phase(self._settings.header_timeout)
 
     def _read(self) -> bytes:
         chunks, self._chunks = self._chunks, []
@@ -335,7 +311,7 @@ class Connection(asyncio.Protocol):
     async def _half_closed(self) -> None:
         """The client sends no more. What it asked for in full is still answered, within `half_close_grace`."""
         if self._phase is Phase.BUSY and getattr(self._protocol, "complete", True):
-            self._set_deadline(self._settings.half_close_grace)
+            self._deadlines.phase(self._settings.half_close_grace)
             self._reader = self._loop.create_future()
             await self._reader  # until the connection is closed
         else:
@@ -355,43 +331,23 @@ class Connection(asyncio.Protocol):
             else:
                 self._close(linger=False)
 
-    # --- the timer
+    # --- what the timer calls
 
-    def _set_deadline(self, seconds: float) -> None:
-        self._deadline = self._loop.time() + seconds
-        self._arm()
-
-    def _arm(self) -> None:
-        """Let the timer fire at the earlier deadline. One that has moved away is seen when it fires."""
-        at = min(self._deadline, self._send_deadline)
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        now = self._loop.time() + 0.001
-        if self._send_deadline <= now:
-            logger.bind(component="serve").debug("Client does not read: connection cut off")
-            self.abort()
-        elif self._deadline <= now:
-            self._deadline = NEVER
-            self._expire()
-        if self._timer is None and self._phase is not Phase.LOST and min(self._deadline, self._send_deadline) < NEVER:
-            self._arm()
+    def _stalled(self) -> None:
+        logger.bind(component="serve").debug("Client does not read: connection cut off")
+        self.abort()
 
     def _expire(self) -> None:
         if self._phase is Phase.HEAD:
-            self._write_problem(Problem(408, "request_timeout", "The request head took too long to arrive."))
+            self._transport.write(
+                http1_answer(Problem(408, "request_timeout", "The request head took too long to arrive."))
+            )
             self._close(linger=True)
         elif self._phase is Phase.IDLE:
             self._close(linger=False)
         elif self._phase is Phase.BUSY and not self._eof:
             self.handlers.spawn(self._protocol.cut_stalled)
-            self._set_deadline(self._settings.send_timeout)
+            self._deadlines.phase(self._settings.send_timeout)
         else:
             self.abort()
 
@@ -402,20 +358,8 @@ class Connection(asyncio.Protocol):
         if self._tls is None or self._transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
             detail = "The server has as many open connections as it is allowed to."
             headers = {"Retry-After": str(self._settings.retry_after)}
-            self._write_problem(Problem(503, "too_many_connections", detail, headers=headers))
+            self._transport.write(http1_answer(Problem(503, "too_many_connections", detail, headers=headers)))
         self._close(linger=True)
-
-    def _write_problem(self, problem: Problem) -> None:
-        """Write an HTTP/1.1 error without the protocol."""
-        reply = problem_reply(problem)
-        headers = {
-            "Content-Type": "application/problem+json",
-            "Content-Length": str(len(reply.body)),
-            "Connection": "close",
-            **reply.headers,
-        }
-        head = [f"HTTP/1.1 {reply.status} {problem.title}", *(f"{name}: {value}" for name, value in headers.items())]
-        self._transport.write("\r\n".join([*head, "", ""]).encode("latin-1") + reply.body)
 
     def _close(self, *, linger: bool) -> None:
         """Send what is written, then close; with `linger` the client gets time to read it first."""
@@ -425,7 +369,7 @@ class Connection(asyncio.Protocol):
         self._chunks.clear()
         if linger:
             self._phase = Phase.LINGER
-            self._set_deadline(self._settings.drain_timeout)
+            self._deadlines.phase(self._settings.drain_timeout)
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             self._transport.resume_reading()
@@ -433,7 +377,7 @@ class Connection(asyncio.Protocol):
             if hasattr(self._protocol, "farewell"):
                 self._transport.write(self._protocol.farewell())
             self._phase = Phase.CLOSING
-            self._set_deadline(self._settings.send_timeout)
+            self._deadlines.phase(self._settings.send_timeout)
             self._transport.close()
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)

@@ -30,13 +30,13 @@ class ClientGone(ConnectionResetError):
 class Inbox:
     """Messages from the connection to one handler, at most `limit` body bytes ahead of it."""
 
-    __slots__ = ("_bytes", "_disconnected", "_limit", "_messages", "_reader", "_writer", "before_wait", "taken")
+    __slots__ = ("_bytes", "_limit", "_messages", "_reader", "_writer", "before_wait", "disconnected", "taken")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._messages: deque[Any] = deque()
         self._bytes = 0
-        self._disconnected = False
+        self.disconnected = False
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self.before_wait: Callable[[], Awaitable[None]] | None = None
@@ -50,7 +50,7 @@ class Inbox:
             self.disconnect()
             return
         self.put_nowait(message)
-        while self._bytes > self._limit and not self._disconnected:
+        while self._bytes > self._limit and not self.disconnected:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
 
@@ -62,7 +62,7 @@ class Inbox:
 
     def disconnect(self) -> None:
         """Throw away what is queued: from now on the handler receives `http.disconnect`."""
-        self._disconnected = True
+        self.disconnected = True
         self._messages.clear()
         self._bytes = 0
         _wake(self._reader)
@@ -72,7 +72,7 @@ class Inbox:
         """Return the next message: the ASGI `receive`."""
         messages = self._messages
         while not messages:
-            if self._disconnected:
+            if self.disconnected:
                 return DISCONNECT
             if self.before_wait is not None:
                 before_wait, self.before_wait = self.before_wait, None
@@ -120,10 +120,12 @@ class Handler:
             await app(scope, self.inbox.receive, self.send)
         except asyncio.CancelledError:
             logger.bind(component="serve", path=scope.get("path")).debug("Request cancelled")
-        except ClientGone:
-            logger.bind(component="serve", path=scope.get("path")).debug("Client gone during its answer")
         except Exception as error:  # noqa: BLE001 - the server outlives it
-            logger.bind(component="serve", path=scope.get("path")).opt(exception=error).error("Request failed")
+            log = logger.bind(component="serve", path=scope.get("path"))
+            if isinstance(error, ClientGone) or (isinstance(error, ConnectionError) and self.inbox.disconnected):
+                log.debug("The client went before its answer")
+            else:
+                log.opt(exception=error).error("Request failed")
         if not self._group.lost:
             with suppress(ClientGone):
                 await self.send(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
@@ -17,6 +18,31 @@ from clavitor_host.serve.stream import Stream, send_problem
 
 JOIN_BELOW = 64 * 1024
 """Bodies up to this size are copied behind their head, to leave in one write (on TLS: in one record)."""
+
+
+class _StrictLines(ReceiveBuffer):
+    """What h11 has read, with heads whose every line ends in CRLF.
+
+    h11 also takes a bare LF (RFC 9112 section 2.2 allows it). A proxy that does not would see other headers than we
+    do, which is what request smuggling is made of.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_head = False
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        self._in_head = True
+        try:
+            return super().maybe_extract_lines()
+        finally:
+            self._in_head = False
+
+    def _extract(self, count: int) -> bytearray:
+        out = super()._extract(count)
+        if self._in_head and out.count(b"\n") != out.count(b"\r\n"):
+            raise h11.LocalProtocolError("a line of the head ends in a bare LF")
+        return out
 
 
 class Http1Protocol(H11Protocol):
@@ -33,6 +59,7 @@ class Http1Protocol(H11Protocol):
 
     def __init__(self, settings: ServeSettings, *args: Any) -> None:
         super().__init__(*args)
+        self.connection._receive_buffer = _StrictLines()
         self._settings = settings
         self._head = b""
         self._fed = 0

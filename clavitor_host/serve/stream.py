@@ -99,12 +99,25 @@ class Stream(HTTPStream):
 
 async def send_problem(send: Callable[[Event], Awaitable[None]], stream_id: int, problem: Problem) -> None:
     """Answer a stream with problem+json, without the application."""
+    headers, body = _answer(problem)
+    await send(Response(stream_id=stream_id, headers=headers, status_code=problem.status))
+    await send(Body(stream_id=stream_id, data=body))
+    await send(EndBody(stream_id=stream_id))
+
+
+def http1_answer(problem: Problem) -> bytes:
+    """Return a whole HTTP/1.1 answer with problem+json that closes the connection, for use without a protocol."""
+    headers, body = _answer(problem)
+    lines = [b"HTTP/1.1 %d %s" % (problem.status, problem.title.encode("latin-1")), b"connection: close"]
+    lines += [name + b": " + value for name, value in headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def _answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
     reply = problem_reply(problem)
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(reply.body)),
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in reply.headers.items()),
     ]
-    await send(Response(stream_id=stream_id, headers=headers, status_code=reply.status))
-    await send(Body(stream_id=stream_id, data=reply.body))
-    await send(EndBody(stream_id=stream_id))
+    return headers, reply.body

@@ -12,11 +12,11 @@ from clavitor_host.storage.errors import sqlite_code
 
 def prepare(path: Path) -> None:
     """Make the file, readable by its owner only, when there is none. Raises `StartError` when that cannot be."""
-    if not path.parent.is_dir():
-        raise StartError(f"The folder of the database does not exist: {path.parent}. Create it, or give another.")
-    if path.is_dir():
-        raise StartError(f"The database path is a folder, not a file: {path}.")
     try:
+        if not path.parent.is_dir():
+            raise StartError(f"The folder of the database does not exist: {path.parent}. Create it, or give another.")
+        if path.is_dir():
+            raise StartError(f"The database path is a folder, not a file: {path}.")
         # only a file that does not exist is opened here: closing any descriptor of a database drops the POSIX locks
         # that SQLite holds on it in this process, and the next program to leave would take the log away under us
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

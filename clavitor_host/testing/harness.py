@@ -23,7 +23,6 @@ from clavitor_host.plugins.frozen import BundleInfo
 from clavitor_host.plugins.registry import PluginRegistry
 
 BASE_URL = "http://127.0.0.1:8400"
-PASSWORD = "correct horse battery staple"
 
 
 def settings(folder: Path, bundle: BundleInfo, environ: Mapping[str, str] | None = None, **flags: Any) -> Config:

@@ -41,7 +41,7 @@ PATIENCE = 60.0
 """Seconds to wait for what must come: a start on a busy machine."""
 
 _POLL = 0.01
-_LISTENING = re.compile(r"Listening on (https?://\S+|unix:\S+)")
+_LISTENING = re.compile(r'Listening on (https?://[^\s"]+|unix:[^\s"]+)')
 
 
 class ServerProcess:

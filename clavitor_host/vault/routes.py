@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +11,7 @@ from clavitor_host import strict_json
 from clavitor_host.endpoint import Parameter, endpoint, endpoint_of
 from clavitor_host.errors import invalid_field
 from clavitor_host.http import Reply, Request, json_reply
+from clavitor_host.identity.ids import uuid7
 from clavitor_host.vault import reading, schemas, validation
 from clavitor_host.vault.models import Change, Write, WriteSet
 from clavitor_host.vault.writing import entry_not_found
@@ -122,7 +120,7 @@ async def post_entry(request: Request) -> Reply:
         request,
         Write(
             operation="create",
-            entry_id=uuid7() if given is None else validation.entry_id(given),
+            entry_id=uuid7(request.host.clock.now_us()) if given is None else validation.entry_id(given),
             encrypted_data=validation.encrypted_data(body["encrypted_data"]),
             environment_id=validation.environment(body),
         ),
@@ -210,14 +208,6 @@ HOT = {
     if (operation := endpoint_of(view)) is not None
 }
 """Operations on one entry that skip the web framework: `HOT_PREFIX` and the id are the whole path."""
-
-
-def uuid7() -> str:
-    """Return a time-ordered UUID (RFC 9562 section 5.7)."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
 
 
 async def _write(request: Request, *writes: Write) -> Sequence[Change]:

@@ -44,10 +44,18 @@ def install(app: Quart, host: Host) -> None:
         return to_quart(problem_reply(internal_error(request_id)))
 
 
+def _methods(path: str) -> tuple[str, ...]:
+    """Return the methods of a path: those of the route with exactly this path, else of all that match it."""
+    routes = quart.current_app.url_map
+    own = [rule.methods or set() for rule in routes.iter_rules() if rule.rule == path]
+    return tuple(sorted(set().union(*own) if own else routes.bind("").allowed_methods(path)))
+
+
 async def _unmatched(host: Host, error: HTTPException) -> Reply:
     request = from_quart(host)
     request.identity = await host.identify(request)
-    request.allowed = tuple(sorted(getattr(error, "valid_methods", None) or ()))
+    if error.code == 405:
+        request.allowed = _methods(request.path)
     reply: Reply | None = await host.hooks.first_async("not_found_handler", host=host, request=request)
     if reply is None:
         reply = unmatched_reply(request)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PATH_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 _REF = "#/components/schemas/{model}"
 
+PATH_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
+"""Ids in paths: an entry's, and every id that the server makes."""
+
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457 problem details; `code` is a stable word.",
@@ -85,10 +88,7 @@ def _operation(rule: str, operation: Endpoint, refs: _Refs) -> dict[str, Any]:
         "summary": operation.summary,
         "tags": [operation.tag or "plugin"],
         "parameters": [
-            *(
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-                for name in _PATH_PARAMETER.findall(rule)
-            ),
+            *(_path_parameter(name) for name in _PATH_PARAMETER.findall(rule)),
             *(_parameter(parameter) for parameter in operation.parameters),
         ],
         "responses": _responses(rule, operation, refs),
@@ -101,6 +101,11 @@ def _operation(rule: str, operation: Endpoint, refs: _Refs) -> dict[str, Any]:
     if operation.action is not None:
         result["security"] = [{"bearer": []}]
     return result
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": PATH_PATTERN}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_the_audit_chain_is_whole_until_a_row_is_changed(admin: Any, tmp_path: P
     admin("user", "create", "bob", "--no-password")
     result = admin("audit", "verify")
     assert result.code == 0
-    assert result.out.startswith("The audit chain is whole: 2 rows, head 2 ")
+    assert result.out.startswith("ok: the audit chain is whole: 2 rows, head 2 ")
     with sqlite3.connect(tmp_path / "data" / "vault.db") as db:
         db.execute("UPDATE audit_log SET title = 'nothing happened' WHERE id = 1")
     result = admin("audit", "verify")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 
 from clavitor_host.testing.postgres import PostgresServer, missing
 from clavitor_host.testing.process import ServerProcess
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 Serve = Callable[..., ServerProcess]
 

@@ -11,14 +11,12 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workload import Ledger, Load, Wire, check, check_history, check_integrity, eventually
-
 from clavitor_host.storage.database import sqlite_url
+from tests.faults.workload import Ledger, Load, Wire, check, check_history, check_integrity, eventually
 
 if TYPE_CHECKING:
-    from conftest import Serve
-
     from clavitor_host.testing.process import ServerProcess
+    from tests.faults.conftest import Serve
 
 BLOB = base64.b64encode(bytes(range(256)) * 200).decode()
 

@@ -9,14 +9,13 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from workload import Ledger, Load, check, check_history, check_integrity
 
 from clavitor_host.storage.database import sqlite_url
+from tests.faults.workload import Ledger, Load, check, check_history, check_integrity
 
 if TYPE_CHECKING:
-    from conftest import Serve
-
     from clavitor_host.testing.process import ServerProcess
+    from tests.faults.conftest import Serve
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pytest
@@ -13,9 +13,8 @@ import pytest
 from clavitor_host.testing.postgres import PostgresServer
 
 if TYPE_CHECKING:
-    from conftest import Serve
-
     from clavitor_host.testing.process import ServerProcess
+    from tests.faults.conftest import Serve
 
 CANARY = "Kanarienvogel7391"
 PASSWORD = f"{CANARY}-password-1"
@@ -36,6 +35,12 @@ class Session:
     def __init__(self, server: ServerProcess) -> None:
         self.client = httpx.Client(base_url=server.url, timeout=10)
         self.bodies: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.client.close()
 
     def ask(self, method: str, path: str, *expected: int, keep: bool = True, **options: Any) -> httpx.Response:
         answer = self.client.request(method, path, **options)
@@ -116,23 +121,23 @@ def _check_clean(what: str, text: str, secrets: list[str]) -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 async def test_no_secret_leaves_its_place_on_sqlite(serve: Serve, form: str) -> None:
     server = serve(config=CONFIG + f'format = "{form}"\n')
-    session = Session(server)
-    made = _full_session(server, session)
-    secrets = [CANARY, BLOB, *made]
-    _check_clean("an answer", "\n".join(session.bodies), secrets)
-    _check_clean("a process title", _process_titles(server), secrets)
-    # errors of the database itself, with values at hand
-    with sqlite3.connect(server.data_dir / "vault.db", isolation_level=None) as other:
-        other.execute("ALTER TABLE audit_log RENAME TO audit_log_away")
-        session.ask("PUT", "/api/entries/e2", 500, 503, json={"encrypted_data": BLOB}, headers=server.authorization)
-        bad_login = {"name": "canary", "password": WRONG}
-        session.ask("POST", "/api/v1/login", 401, 500, 503, json=bad_login)
-        other.execute("ALTER TABLE audit_log_away RENAME TO audit_log")
-    other.close()
-    _check_clean("an answer", "\n".join(session.bodies), secrets)
-    shown = server.run("config", "show")
-    assert "metrics_token" in shown.stdout
-    _check_clean("config show", shown.stdout + shown.stderr, secrets)
+    with Session(server) as session:
+        made = _full_session(server, session)
+        secrets = [CANARY, BLOB, *made]
+        _check_clean("an answer", "\n".join(session.bodies), secrets)
+        _check_clean("a process title", _process_titles(server), secrets)
+        # errors of the database itself, with values at hand
+        with sqlite3.connect(server.data_dir / "vault.db", isolation_level=None) as other:
+            other.execute("ALTER TABLE audit_log RENAME TO audit_log_away")
+            session.ask("PUT", "/api/entries/e2", 500, 503, json={"encrypted_data": BLOB}, headers=server.authorization)
+            bad_login = {"name": "canary", "password": WRONG}
+            session.ask("POST", "/api/v1/login", 401, 500, 503, json=bad_login)
+            other.execute("ALTER TABLE audit_log_away RENAME TO audit_log")
+        other.close()
+        _check_clean("an answer", "\n".join(session.bodies), secrets)
+        shown = server.run("config", "show")
+        assert "metrics_token" in shown.stdout
+        _check_clean("config show", shown.stdout + shown.stderr, secrets)
     server.terminate()
     _check_clean("the log", server.log, secrets)
     assert "Request" in server.log  # it is the whole log
@@ -145,17 +150,17 @@ async def test_no_secret_leaves_its_place_on_sqlite(serve: Serve, form: str) -> 
 
 async def test_no_secret_leaves_its_place_on_postgresql(serve: Serve, postgres_url: str) -> None:
     server = serve(config=CONFIG, database_url=postgres_url)
-    session = Session(server)
-    secrets = [CANARY, BLOB, *_full_session(server, session)]
-    postgres = PostgresServer(postgres_url)
-    await postgres.run("ALTER TABLE entries ADD CONSTRAINT faults CHECK (entry_id <> 'refused')")
-    for entry_id in ("refused", "other"):
-        session.ask(
-            "PUT", f"/api/entries/{entry_id}", 201, 500, json={"encrypted_data": BLOB}, headers=server.authorization
-        )
-    await postgres.run("ALTER TABLE audit_log RENAME TO audit_log_away")
-    session.ask("PUT", "/api/entries/e2", 500, 503, json={"encrypted_data": BLOB}, headers=server.authorization)
-    await postgres.run("ALTER TABLE audit_log_away RENAME TO audit_log")
+    with Session(server) as session:
+        secrets = [CANARY, BLOB, *_full_session(server, session)]
+        postgres = PostgresServer(postgres_url)
+        await postgres.run("ALTER TABLE entries ADD CONSTRAINT faults CHECK (entry_id <> 'refused')")
+        for entry_id in ("refused", "other"):
+            session.ask(
+                "PUT", f"/api/entries/{entry_id}", 201, 500, json={"encrypted_data": BLOB}, headers=server.authorization
+            )
+        await postgres.run("ALTER TABLE audit_log RENAME TO audit_log_away")
+        session.ask("PUT", "/api/entries/e2", 500, 503, json={"encrypted_data": BLOB}, headers=server.authorization)
+        await postgres.run("ALTER TABLE audit_log_away RENAME TO audit_log")
     server.terminate()
     _check_clean("an answer", "\n".join(session.bodies), secrets)
     _check_clean("the log", server.log, secrets)

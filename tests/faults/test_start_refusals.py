@@ -21,7 +21,7 @@ from clavitor_host.testing.postgres import PostgresServer
 from clavitor_host.testing.process import ServerProcess
 
 if TYPE_CHECKING:
-    from conftest import Serve
+    from tests.faults.conftest import Serve
 
 PROGRESS = re.compile(r"\S+ INFO +(Starting Clavitor Vault v\S+ - Community Edition|Migrating host to \S+)")
 

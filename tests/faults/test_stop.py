@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 
 if TYPE_CHECKING:
-    from conftest import Serve
-
     from clavitor_host.testing.process import ServerProcess
+    from tests.faults.conftest import Serve
 
 BLOB = base64.b64encode(bytes(1024 * 1024)).decode()
 

@@ -15,15 +15,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from workload import Ledger, Load, check, check_history, check_integrity, eventually
 
 from clavitor_host.storage.database import sqlite_url
 from clavitor_host.testing.postgres import URL_VARIABLE, PostgresServer, missing
+from tests.faults.workload import Ledger, Load, check, check_history, check_integrity, eventually
 
 if TYPE_CHECKING:
-    from conftest import Serve
-
     from clavitor_host.testing.process import ServerProcess
+    from tests.faults.conftest import Serve
 
 SIZE = 24 * 1024 * 1024
 

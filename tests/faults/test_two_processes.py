@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import httpx
-from workload import Ledger, Load, Wire, check, check_history
+
+from tests.faults.workload import Ledger, Load, Wire, check, check_history
 
 if TYPE_CHECKING:
-    from conftest import Serve
-
     from clavitor_host.testing.process import ServerProcess
+    from tests.faults.conftest import Serve
 
 
 class Follower:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-from ticking import VARIABLE
-from workload import eventually
 
 from clavitor_host.testing.process import ServerProcess
+from tests.faults.ticking import VARIABLE
+from tests.faults.workload import eventually
 
 if TYPE_CHECKING:
-    from conftest import Serve
+    from tests.faults.conftest import Serve
 
 TICKING = (sys.executable, str(Path(__file__).with_name("ticking.py")))
 

@@ -124,6 +124,14 @@ def test_a_client_that_never_reads_is_cut_off_and_its_handler_cancelled(shared: 
         shared.event("ended", path="/flood", within=5)
 
 
+def test_a_client_that_never_reads_is_cut_off_without_the_kernels_help(start: Start, tmp_path: Path) -> None:
+    program = start(bind=[f"unix:{tmp_path / 's'}"], settings={"send_timeout": 0.5})  # no TCP_USER_TIMEOUT here
+    with program.connect() as client:
+        client.request("/flood")
+        program.event("waiting", path="/flood")
+        program.event("ended", path="/flood", within=5)
+
+
 def test_answers_nobody_reads_do_not_pile_up(shared: Program) -> None:
     with shared.connect() as client:
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -160,6 +161,21 @@ async def test_a_wait_for_a_lock_can_be_cancelled(db: Database, path: Path, thin
             await task
         assert time.monotonic() - began < 0.1
     assert await db.execute(sa.insert(things).values(key="b")) == 1
+
+
+async def test_opening_the_file_again_keeps_the_locks_of_this_process(
+    db: Database, path: Path, things: sa.Table
+) -> None:
+    """POSIX drops all locks of a process on a file as soon as it closes any descriptor of that file; another
+    program that then leaves believes to be the last, and takes the write-ahead log away under us."""
+    await db.execute(sa.insert(things).values(key="a"))
+    again = Database(db.url)
+    await again.open()
+    probe = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM things'); c.close()"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", probe, str(path))
+    assert await process.wait() == 0
+    assert await asyncio.to_thread(Path(f"{path}-wal").exists)
+    await again.close()
 
 
 async def test_writing_transactions_are_served_in_order_of_arrival(db: Database) -> None:
@@ -330,11 +346,8 @@ async def test_a_file_locked_by_another_program_is_a_start_error(path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_an_unwritable_folder_is_a_start_error(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o755)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_an_unwritable_folder_is_a_start_error(mode: int) -> None:
     program = (
         "import asyncio, os, sys\n"
         "from clavitor_host.storage.database import Database\n"
@@ -342,9 +355,10 @@ def test_an_unwritable_folder_is_a_start_error(tmp_path: Path) -> None:
         "os.setuid(65534)\n"
         "asyncio.run(Database(sys.argv[1]).open())\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program, sqlite_url(folder / "vault.db")], capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(mode)
+        command = [sys.executable, "-c", program, sqlite_url(Path(folder) / "vault.db")]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "StartError: The database" in result.stderr and "Permission denied" in result.stderr
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import NamedTuple
 
 import quart
 from quart import Blueprint
@@ -21,8 +21,7 @@ _TYPES = MappingProxyType({"css": "text/css; charset=utf-8", "svg": "image/svg+x
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(NamedTuple):
     """One static file. `url` changes whenever `content` does."""
 
     url: str

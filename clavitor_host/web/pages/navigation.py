@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clavitor_host.errors import Problem
 from clavitor_host.host import Host
@@ -11,8 +11,7 @@ from clavitor_host.identity.authorization import refusal
 from clavitor_host.identity.models import Identity, Resource
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry. `icon` is one character; an entry of the host has the name of its picture in `picture` instead."""
 
     title: str
@@ -36,8 +35,7 @@ OWN = (
 _WRITES = ("users.write", "tokens.write", "me.write")
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """What one visitor may do, as far as pages ask, and the entries they see."""
 
     allowed: frozenset[str] = frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import quart
 from quart import Blueprint
@@ -16,8 +16,7 @@ from clavitor_host.web.system import readyz
 blueprint = Blueprint("overview", __name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(NamedTuple):
     """What a health check found, as a pill shows it."""
 
     name: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -32,16 +31,16 @@ _SECRET_FIELDS = frozenset({"password", "current_password", "new_password", "rep
 _URL_SAFE = "/?&=%:@!$'()*+,;~-._"
 
 
-@dataclass(slots=True)
 class Visit:
     """One visit to a page. `error`: why the form that was sent is shown again. `values`: what it held."""
 
-    request: Request
-    visitor: Identity | None
-    access: Access
-    error: Problem | None = None
-    values: dict[str, str] = field(default_factory=dict)
-    _form: Mapping[str, str] | None = None
+    def __init__(self, request: Request, visitor: Identity | None, access: Access) -> None:
+        self.request = request
+        self.visitor = visitor
+        self.access = access
+        self.error: Problem | None = None
+        self.values: dict[str, str] = {}
+        self._form: Mapping[str, str] | None = None
 
     @property
     def host(self) -> Host:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import quart
 from quart import Blueprint
@@ -14,8 +14,7 @@ from clavitor_host.web.pages.page import Visit, page
 blueprint = Blueprint("plugins", __name__)
 
 
-@dataclass(frozen=True, slots=True)
-class HookRow:
+class HookRow(NamedTuple):
     """One hook and who implements it, first called first. `seconds`: spent by all of them."""
 
     name: str

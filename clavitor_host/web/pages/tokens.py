@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import get_args
+from typing import NamedTuple, get_args
 from urllib.parse import urlencode
 
 import quart
@@ -32,8 +31,7 @@ KINDS: Mapping[TokenKind, str] = MappingProxyType({"user": "For a user", "agent"
 _DAY = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
+class TokenRow(NamedTuple):
     """A token as the list shows it. `owner`: the name of its user, None when it has none."""
 
     token: Token
