@@ -12,11 +12,16 @@ from clavitor_host.identity.sessions import NewSession
 from clavitor_host.identity.tokens import MAX_ID
 
 Micros = Annotated[int, Field(description="µs since the epoch")]
+_PRINTABLE = r"!-9;-~\u00a1-\u00ac\u00ae-\u0377\u0400-\u052f\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
+"""Some of what is printable, as a regular expression can say it; `names` decides."""
 Name = Annotated[
     str,
     Field(
-        min_length=1,
-        max_length=128,
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": 128,
+            "pattern": f"^[{_PRINTABLE}](?:[ {_PRINTABLE}]*[{_PRINTABLE}])?$",
+        },
         description="1 to 128 printable characters with no space at either end; a user's has no `:`.",
         examples=["alice"],
     ),

@@ -9,7 +9,7 @@ from quart import Blueprint
 
 from clavitor_host import strict_json
 from clavitor_host.endpoint import Parameter, endpoint, endpoint_of
-from clavitor_host.errors import invalid_field
+from clavitor_host.errors import Problem, invalid_field
 from clavitor_host.http import Reply, Request, json_reply
 from clavitor_host.identity.ids import uuid7
 from clavitor_host.vault import reading, schemas, validation
@@ -138,14 +138,22 @@ async def post_entry(request: Request) -> Reply:
     tag="vault",
     accepts=schemas.Batch,
     reply=schemas.BatchOut,
-    errors=(400, 404, 409, 412, 413, 415),
+    errors=(400, 404, 409, 413, 415),
 )
 async def post_batch(request: Request) -> Reply:
+    """Conditions are members of an operation here (`if_match`: a rev, `if_none_match`: `*`), so that one that does not
+    hold is a 409, and 412 stays with the headers of RFC 9110."""
     body = validation.members(await request.json(), required=frozenset({"operations"}), optional=frozenset())
     operations = body["operations"]
     if not isinstance(operations, list) or not 1 <= len(operations) <= validation.MAX_BATCH:
         raise invalid_field("operations", f"an array of 1 to {validation.MAX_BATCH} operations")
-    changes = await _write(request, *(validation.batch_write(item, at) for at, item in enumerate(operations)))
+    writes = [validation.batch_write(item, at) for at, item in enumerate(operations)]
+    try:
+        changes = await _write(request, *writes)
+    except Problem as error:
+        if error.status != 412:
+            raise
+        raise Problem(409, error.code, error.detail, extra=error.extra) from None
     results = [{"entry_id": c.entry_id, "operation": c.operation, "rev": c.rev} for c in changes]
     return json_reply({"results": results}, headers={"X-Clavitor-Rev": str(changes[-1].rev)})
 

@@ -306,3 +306,13 @@ async def test_one_bad_write_never_fails_its_neighbours(writer: httpx.AsyncClien
     tasks = [put(writer, f"e{n}") if n % 3 else put(writer, "old", BLOB, If_Match='"999"') for n in range(30)]
     codes = [reply.status_code for reply in await asyncio.gather(*tasks)]
     assert codes == [201 if n % 3 else 412 for n in range(30)]
+
+
+async def test_a_condition_inside_a_batch_that_does_not_hold_is_a_conflict(writer: httpx.AsyncClient) -> None:
+    rev = (await put(writer, "one")).json()["rev"]
+    for condition in ({"if_match": rev + 1}, {"if_none_match": "*"}):
+        operation = {"operation": "put", "entry_id": "one", "encrypted_data": OTHER, **condition}
+        reply = await writer.post("/api/entries/batch", json={"operations": [operation]})
+        assert (reply.status_code, reply.json()["code"], reply.json()["rev"]) == (409, "precondition_failed", rev)
+    held = {"operation": "put", "entry_id": "one", "encrypted_data": OTHER, "if_match": float(rev)}
+    assert (await writer.post("/api/entries/batch", json={"operations": [held]})).status_code == 200
