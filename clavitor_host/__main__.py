@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -13,8 +14,7 @@ def main() -> None:
 
         print(f"clavitor {__version__}")
         return
-    import gc
-
+    gc.disable()  # loading makes no garbage; whoever runs on after it enables this again
     from clavitor_host.cli.main import run
 
     code = run(arguments)

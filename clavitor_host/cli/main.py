@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ def run(arguments: Sequence[str]) -> int:
             return run_server(serving)
         from clavitor_host.cli.root import root_command
 
+        gc.enable()
         code = root_command().main(list(arguments), prog_name="clavitor", standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 - the last stop before the shell

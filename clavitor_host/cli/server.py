@@ -43,9 +43,11 @@ def run_server(call: Invocation) -> int:
                 log.info(f"Listening on {describe(sock, tls=settings.tls is not None)}")
 
         if config.workers > 1:
-            from clavitor_host.serve.supervisor import supervise
+            from clavitor_host.serve.supervisor import SupervisorSettings, supervise
 
-            return supervise([sys.executable, *sys.orig_argv[1:]], sockets, config.workers, ready=ready)
+            patience = SupervisorSettings(stop_timeout=settings.graceful + 0.3)
+            command = [sys.executable, *sys.orig_argv[1:]]
+            return supervise(command, sockets, config.workers, ready=ready, settings=patience)
         _run(call, settings, sockets, ready, None)
         return 0
 
@@ -94,8 +96,10 @@ def _run(
 ) -> None:
     """Serve in this process until it is told to stop."""
     import asyncio
+    import gc
 
     from clavitor_host.app import around, create_host
+    from clavitor_host.serve import loop
     from clavitor_host.serve.limits import BodyLimits
     from clavitor_host.serve.proxy import trust_proxies
     from clavitor_host.serve.server import serve as serve_forever
@@ -108,14 +112,15 @@ def _run(
         tasks: list[asyncio.Task[None]] = []
 
         def announce() -> None:
+            gc.freeze()  # what is there now stays: later collections need not look at it
+            gc.enable()
             ready()
             if worker is None or worker.index == 0:
                 tasks.append(asyncio.create_task(_offer_setup(host, _base_url(host.config, sockets))))
 
         await serve_forever(asgi, settings, sockets=sockets, on_shutdown=host.shutdown.set, ready=announce)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main())
+    loop.run(main())
 
 
 async def _offer_setup(host: Host, base_url: str) -> None:
@@ -142,14 +147,6 @@ def _base_url(config: HostConfig, sockets: Sequence[socket.socket]) -> str:
     name = tcp.getsockname()
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return config.model_copy(update={"bind": f"{host}:{name[1]}"}).base_url
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _leave(number: int, frame: Any) -> None:

@@ -126,7 +126,7 @@ class LimitsConfig(Section):
         description="Seconds a client may leave a response unread before it is disconnected.",
     )
     graceful: float = Field(
-        default=0.7, ge=0, le=600, description="Seconds that requests in flight get to finish when the server stops."
+        default=0.6, ge=0, le=600, description="Seconds that requests in flight get to finish when the server stops."
     )
 
 

@@ -69,6 +69,7 @@ async def set_up(host: Host, request: Request, token: str, name: str, password: 
         await tx.execute(sa.delete(setup_tokens))
         user = await add_user(host, tx, NewUser(clean, Role.ADMIN, password_hash), by)
         session = await start_session(host, tx, user.id, request)
+        await tx.execute(sa.update(users).where(users.c.id == user.id).values(last_login_at=host.clock.now_us()))
         await record_login(host, tx, user, session, source=request.client, method="setup")
     return user, session
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Coroutine
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import uvloop
-from loguru import logger
 
 Result = TypeVar("Result")
 
@@ -36,14 +33,3 @@ def run(main: Coroutine[None, None, Result]) -> Result:
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def leave(code: int) -> NoReturn:
-    """End the process now, with logs and output written.
-
-    For the end of `serve`, when everything is closed: taking the interpreter apart would add 0.1 to 0.3 s.
-    """
-    logger.complete()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)

@@ -192,19 +192,29 @@ class Server:
 
 
 class _Signals:
-    """SIGTERM and SIGINT stop, a second one hurries; SIGHUP reloads."""
+    """SIGTERM and SIGINT stop, a second one hurries; SIGHUP reloads.
+
+    A second one right behind the first is the same: a supervisor passes on what the whole process group got.
+    """
+
+    SAME = 0.2
+    """Seconds."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._loop = server.loop
+        self._first = 0.0
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, server.reload)
 
     def _stop(self) -> None:
-        if self._server.stop.is_set():
+        now = self._loop.time()
+        if not self._server.stop.is_set():
+            self._first = now
+            self._server.stop.set()
+        elif now - self._first > self.SAME:
             self._server.hurry.set()
-        self._server.stop.set()
 
     def remove(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

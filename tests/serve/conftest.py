@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import certificates
-from running import Program
+from tests.serve import certificates
+from tests.serve.running import Program
 
 
 @pytest.fixture

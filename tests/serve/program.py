@@ -7,6 +7,7 @@ JSON: `settings` (ServeSettings fields; `tls` a table), `bind` (list), `workers`
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from loguru import logger
 from clavitor_host.errors import ClavitorError, ConfigError
 from clavitor_host.serve import loop as event_loop
 from clavitor_host.serve.limits import BodyLimits
-from clavitor_host.serve.protocols import Link
+from clavitor_host.serve.protocols import Link, protocol_of
 from clavitor_host.serve.proxy import trust_proxies
 from clavitor_host.serve.server import serve
 from clavitor_host.serve.settings import ServeSettings, TlsSettings
@@ -241,10 +242,12 @@ def run(options: dict[str, Any], settings: ServeSettings, sockets: Any, worker: 
         sockets=sockets,
         on_shutdown=lambda: tell("on_shutdown"),
         ready=ready,
-        **({"protocols": stock} if options.get("stock") else {}),
+        protocols=stock if options.get("stock") else protocol_of,
     )
     event_loop.run(serving)
 
 
 if __name__ == "__main__":
-    event_loop.leave(main())
+    code = main()
+    gc.freeze()
+    sys.exit(code)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from running import Client, Program
+
+from tests.serve.running import Client, Program
 
 Start = Callable[..., Program]
 

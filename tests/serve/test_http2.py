@@ -12,11 +12,12 @@ import h2.events
 import h2.exceptions
 import httpx
 import pytest
-from certificates import Pair
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
-from running import Client, Program
+
+from tests.serve.certificates import Pair
+from tests.serve.running import Client, Program
 
 Start = Callable[..., Program]
 Context = Callable[..., ssl.SSLContext]

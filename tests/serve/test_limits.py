@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from running import Program
 
 from clavitor_host.serve.limits import BodyLimits
 from clavitor_host.serve.settings import ServeSettings
+from tests.serve.running import Program
 
 Start = Callable[..., Program]
 PUT = b"PUT /echo HTTP/1.1\r\nhost: x\r\n"

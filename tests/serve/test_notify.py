@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import Program
 
 from clavitor_host.serve import notify
+from tests.serve.running import Program
 
 UNIT = Path(__file__).parents[2] / "packaging" / "clavitor.service"
 

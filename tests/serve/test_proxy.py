@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Program
 
 from clavitor_host.errors import ConfigError
 from clavitor_host.serve.proxy import HeaderKind, parse_ip, trust_proxies
+from tests.serve.running import Program
 
 TRUSTED = ("10.0.0.0/8", "2001:db8::/32")
 Seen = tuple[tuple[str, int] | None, str]

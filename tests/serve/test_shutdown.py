@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from certificates import Pair
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from running import Client, Program
+
+from tests.serve.certificates import Pair
+from tests.serve.running import Client, Program
 
 Start = Callable[..., Program]
 HALF_HEAD = b"GET /hello HTTP/1.1\r\nhost:"
@@ -140,6 +142,9 @@ def test_a_second_signal_does_not_wait_for_requests(start: Start) -> None:
         program.event("waiting", path="/wait")
         program.process.send_signal(signal.SIGINT)
         program.event("on_shutdown")
+        program.process.send_signal(signal.SIGTERM)  # at once: a supervisor passes on what the group got
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.process.wait(0.5)
         assert program.stop(signal.SIGINT) < 1.0
     assert program.process.returncode == 0
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Client, Program
 
 from clavitor_host.errors import ConfigError, StartError
 from clavitor_host.serve.sockets import describe, from_fds, from_systemd, listening, parse_address
+from tests.serve.running import Client, Program
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import PATIENCE, Program
+
+from tests.serve.running import PATIENCE, Program
 
 Start = Callable[..., Program]
 

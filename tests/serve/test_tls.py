@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certificates
 import pytest
-from certificates import Pair
-from running import Program
 
 from clavitor_host.errors import StartError
 from clavitor_host.serve.settings import TlsSettings
 from clavitor_host.serve.tls import load_context
+from tests.serve import certificates
+from tests.serve.certificates import Pair
+from tests.serve.running import Program
 
 Start = Callable[..., Program]
 Context = Callable[..., ssl.SSLContext]
