@@ -60,6 +60,7 @@ from clavitor_host.vault.routes import blueprint as vault_routes
 from clavitor_host.vault.writing import EntryWriter
 from clavitor_host.web import errors, pages
 from clavitor_host.web.gateway import Gateway
+from clavitor_host.web.routing import Route
 from clavitor_host.web.system import blueprint as system_routes
 
 METRICS_LOAD = 2.0
@@ -121,12 +122,15 @@ class App:
         await host.db.close()
 
 
-def create_host(config: Config, bundle: BundleInfo, *, clock: Clock | None = None) -> App:
+def create_host(
+    config: Config, bundle: BundleInfo, *, registry: PluginRegistry | None = None, clock: Clock | None = None
+) -> App:
     """Load, check and configure the plugins of `bundle` and put the host together; nothing is opened yet.
 
+    registry: the bundle's plugins, when the caller has registered them already; it serves one host.
     Raises `PluginError` or `ConfigError` with one clear line.
     """
-    registry = PluginRegistry(bundle.plugins, bundle.edition)
+    registry = registry or PluginRegistry(bundle.plugins, bundle.edition)
     configure(registry, config.plugin_tables, config.origins)
     host = Host(authenticate=authenticate, authorize=authorize)
     host.config = config.host
@@ -176,6 +180,7 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     """Return the web application around a host."""
     host = app.host
     web = Quart("clavitor_host", static_folder=None)
+    web.url_rule_class = Route
     web.config["MAX_CONTENT_LENGTH"] = None  # bodies are bounded in serve.limits, by route
     web.config["BODY_TIMEOUT"] = None
     web.config["RESPONSE_TIMEOUT"] = None

@@ -105,7 +105,7 @@ def _run(
     from clavitor_host.serve.server import serve as serve_forever
 
     async def main() -> None:
-        app = create_host(call.config, call.bundle)
+        app = create_host(call.config, call.bundle, registry=call.registry)
         host = app.host
         limited = BodyLimits(around(app), body_limit(host.config), settings)
         asgi = trust_proxies(limited, settings.proxy_trusted, settings.proxy_header)

@@ -109,6 +109,8 @@ def test_idle_connections_do_not_wait_for_the_busy_ones(start: Start) -> None:
         assert idle.until_closed() == b""
         assert half.until_closed() == b""
         assert time.monotonic() - began < 3.0
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.process.wait(0.3)
         assert program.stop() < 1.0  # the second signal
         assert "cancelled" in program.names()
 
