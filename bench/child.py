@@ -30,7 +30,7 @@ def serve_ours(app: Any, port: int) -> None:
         uvloop.run(run(bound))
 
 
-def serve_product(data: Path, port: int, max_batch: int | None, database_url: str) -> int:
+def serve_product(data: Path, port: int, max_batch: int | None, database_url: str) -> None:
     """Run `clavitor serve`. max_batch 1: one commit per request, everything else as it is."""
     if max_batch is not None:
         from clavitor_host import app
@@ -39,13 +39,14 @@ def serve_product(data: Path, port: int, max_batch: int | None, database_url: st
         vars(app)["GroupCommitWriter"] = functools.partial(GroupCommitWriter, max_batch=max_batch)
     if database_url:
         os.environ["CLAVITOR_DATABASE_URL"] = database_url
-    from clavitor_host.cli.main import run
+    from clavitor_host.__main__ import main as clavitor
 
     os.chdir(data)  # away from any clavitor.toml
-    return run(["serve", "--data-dir", str(data), "--bind", f"127.0.0.1:{port}"])
+    sys.argv = ["clavitor", "serve", "--data-dir", str(data), "--bind", f"127.0.0.1:{port}"]
+    clavitor()
 
 
-def main() -> int:
+def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="bench.child")
     parser.add_argument("kind")
@@ -60,7 +61,8 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith("CLAVITOR_")]:
         del os.environ[name]
     if given.kind == "product":
-        return serve_product(given.data, given.port, given.max_batch, given.database_url)
+        serve_product(given.data, given.port, given.max_batch, given.database_url)
+        return
     from bench import floors
 
     if given.kind == "naive":
@@ -70,8 +72,7 @@ def main() -> int:
     else:
         app = floors.quart_hello() if given.kind.endswith("quart") else floors.hello
         (floors.serve_stock if given.kind.startswith("stock-") else serve_ours)(app, given.port)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

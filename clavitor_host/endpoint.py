@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import quart
 from pydantic import BaseModel, ValidationError
@@ -29,8 +29,7 @@ HOST = "clavitor_host"
 View = Callable[..., Awaitable[quart.Response]]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A query or header parameter, for the OpenAPI document."""
 
     name: str
@@ -43,8 +42,7 @@ class Parameter:
     enum: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One operation: the handler and everything the host does around it.
 
     `action`: what the caller must be allowed to do, None for a public operation. `status`: of a success.
@@ -58,7 +56,7 @@ class Endpoint:
     body: type[BaseModel] | None = None
     reply: type[BaseModel] | None = None
     status: int = 200
-    statuses: Mapping[int, str] = field(default_factory=dict)
+    statuses: Mapping[int, str] = MappingProxyType({})
     errors: Sequence[int] = ()
     parameters: Sequence[Parameter] = ()
     resource: str = ""

@@ -31,8 +31,7 @@ The life of a plugin: 1. registered (names, arguments, colours, API range are ch
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import pluggy
 
@@ -72,8 +71,7 @@ _hookspec = pluggy.HookspecMarker(PROJECT)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Contract:
+class Contract(NamedTuple):
     """What the host fixes about one hook; read it with `contract_of`."""
 
     kind: Kind

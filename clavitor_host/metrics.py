@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from clavitor_host import log
 from clavitor_host.errors import PluginError
@@ -39,8 +39,7 @@ _RESERVED_SUFFIXES = ("_bucket", "_sum", "_count", "_created", "_info")
 _PENDING_LIMIT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
+class MetricInfo(NamedTuple):
     """One metric as the reference lists it. `owner`: "host" or a plugin's name."""
 
     name: str

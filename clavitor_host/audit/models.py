@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
+class AuditEntry(NamedTuple):
     """Something to be recorded. `category` such as `VAULT`, `action` such as `create_entry`, both stable words."""
 
     category: str
@@ -16,12 +15,11 @@ class AuditEntry:
     actor: str
     title: str
     entry_id: str | None = None
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any] = MappingProxyType({})
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(NamedTuple):
     """A recorded audit row. `at` in µs since the epoch; `hash` covers every other field and `prev_hash`."""
 
     id: int

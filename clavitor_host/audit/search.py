@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -18,8 +17,7 @@ FIELDS = tuple(column.name for column in audit_log.columns)
 PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
+class AuditFilter(NamedTuple):
     """What to look for; None means any. `since` and `until` in µs since the epoch, `until` exclusive."""
 
     category: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,8 +15,7 @@ from clavitor_host.storage.database import Database
 PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
+class VerifyResult(NamedTuple):
     """`ok`, or the id of the first broken row and why. `rows`: how many were checked up to there."""
 
     ok: bool

@@ -37,7 +37,6 @@ async def verify(call: Invocation) -> None:
 
     Exits with 5 when there is one.
     """
-    from dataclasses import asdict
 
     from clavitor_host.audit.verify import verify as verify_chain
 
@@ -45,7 +44,7 @@ async def verify(call: Invocation) -> None:
         with progress_bar("Checking the audit chain", quiet=call.json) as progress:
             result = await verify_chain(host.db, progress)
     if call.json:
-        write_json(asdict(result))
+        write_json(result._asdict())
     elif result.ok:
         print(f"ok: the audit chain is whole: {result.rows} rows, head {result.head_id} {result.head_hash}")
     else:

@@ -143,9 +143,8 @@ def when(text: str, now: datetime) -> int:
 
 def as_dict(token: Token) -> dict[str, Any]:
     """Return what is known of a token as JSON values."""
-    from dataclasses import asdict
 
-    return asdict(token)
+    return token._asdict()
 
 
 def _moments(token: Token) -> tuple[str, str]:

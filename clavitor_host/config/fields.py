@@ -5,9 +5,8 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -18,8 +17,7 @@ KeyPath = tuple[str, ...]
 """Where a key is in `clavitor.toml`, such as `("tls", "cert")`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One configuration key.
 
     `env`: its variable names, the usual one first. `file`: it is a secret that may also be given as the name of a

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clavitor_host.config.environment import from_text
 from clavitor_host.config.fields import Key, path_prefix
 from clavitor_host.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """One value of one source.
 
     `origin`: the place or variable or flag, for messages. `base`: the folder that relative file names count

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
 
-@dataclass(frozen=True, slots=True)
-class RelativeTo:
+class RelativeTo(NamedTuple):
     """Marks text that names a file after a prefix: it is resolved like a path (see `sources`)."""
 
     prefix: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShownAs:
+class ShownAs(NamedTuple):
     """Marks a secret of which `config show` may show a part: `mask` leaves the secret part out."""
 
     mask: Callable[[str], str]

@@ -6,7 +6,6 @@ disabling a user takes effect at once in every process.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -157,5 +156,5 @@ async def _by_plugin(host: Host, request: Request) -> Identity | None:
         return None
     identity: Identity | None = await host.hooks.first_async("authenticate", host=host, request=request)
     if identity is not None and not identity.source and request.client:
-        return dataclasses.replace(identity, source=request.client)
+        return identity._replace(source=request.client)
     return identity

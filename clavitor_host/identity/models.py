@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 class Role(StrEnum):
@@ -20,8 +19,7 @@ TokenKind = Literal["user", "agent", "metrics"]
 Via = Literal["token", "session", "plugin", "system"]
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """An authenticated caller.
 
     `kind`: "user", "agent", "metrics", or "peer" for another server. `scope`: what the credential allows within
@@ -42,8 +40,7 @@ class Identity:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """What an action is done to.
 
     `id` is None for a collection. `environment_id`: the environment it is in, `owner_id`: the user it belongs to;
@@ -57,16 +54,14 @@ class Resource:
     owner_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OidcSubject:
+class OidcSubject(NamedTuple):
     """A person as an identity provider knows them; both texts are compared as they are."""
 
     issuer: str
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """A user. Times are µs since the epoch."""
 
     id: str
@@ -80,8 +75,7 @@ class User:
     last_login_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """What is known of a token; the token itself is not. Times are µs since the epoch, `expires_at` None for never.
 
     `last_used_at` lags by up to a minute. `created_by`: the audit actor who made it.
@@ -100,8 +94,7 @@ class Token:
     last_used_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """A logged-in browser. Times are µs since the epoch; `last_seen_at` lags by up to a minute."""
 
     id: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote_plus, urlsplit
 
 from loguru import logger
@@ -42,8 +41,7 @@ class CodeRefused(Exception):
     """The provider refuses the code, or our client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(NamedTuple):
     """What of the discovery document is used."""
 
     authorization_endpoint: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,8 +27,7 @@ IDLE_SECONDS = 7200.0
 _COLUMNS = tuple(column for column in sessions.columns if column.name != "hash")
 
 
-@dataclass(frozen=True, slots=True)
-class NewSession:
+class NewSession(NamedTuple):
     """What a browser gets at login. `set_cookie`: the header's value. `expires_at`: µs since the epoch."""
 
     session: Session

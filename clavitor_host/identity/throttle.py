@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -23,8 +22,7 @@ FIRST_DELAY = 5.0
 """Seconds of the first delay; every further failure doubles it, up to the window."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A login that is being tried: what it counts for, and how many failures each key may have."""
 
     bounds: dict[str, int]

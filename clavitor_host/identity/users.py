@@ -7,8 +7,7 @@ neither take the same seat nor leave the server without an ADMIN.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -31,8 +30,7 @@ _COLUMNS = tuple(column for column in users.columns)
 _COUNT = sa.select(sa.func.count()).select_from(users)
 
 
-@dataclass(frozen=True, slots=True)
-class NewUser:
+class NewUser(NamedTuple):
     """A user to be added. `name` is clean (`clean_user_name`), `password_hash` a PHC string."""
 
     name: str

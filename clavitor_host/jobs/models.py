@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 JobFunction = Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One piece of background work; make it with `every`, `cron` or `worker`.
 
     `name` is unique within the plugin. `exclusive`: runs in one process of a deployment. `run_missed`: a cron

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clavitor_host.plugins.checks import HOST, Refused
@@ -104,7 +103,7 @@ def collect_health_checks(hooks: Hooks, host: Host, own: Sequence[HealthCheck] =
             hooks.registry.fail(record, "health_checks", cause)
             continue
         names.claim_once(check.name, record.name)
-        checks.append(replace(check, check=_unless_quarantined(record, check)))
+        checks.append(check._replace(check=_unless_quarantined(record, check)))
     return checks
 
 

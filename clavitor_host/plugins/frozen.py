@@ -22,7 +22,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import clavitor_host
 from clavitor_host.errors import PluginError, StartError
@@ -42,8 +42,7 @@ class BundleInfo:
     plugins: tuple[FrozenPlugin, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     distribution: str
     module: str
     optional: bool

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 
 class Plugin:
@@ -30,19 +31,17 @@ class FrozenPlugin:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """Something an operator must look at. `type` is a stable word; `id` and `at` (µs) are set by the host."""
 
     type: str
     message: str
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = MappingProxyType({})
     id: str = ""
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AdminPage:
+class AdminPage(NamedTuple):
     """One entry of the admin navigation. `path` starts with `/admin/`; `icon` is one character; `action` is
     what a visitor must be allowed to do to see it."""
 
@@ -52,8 +51,7 @@ class AdminPage:
     action: str = "plugins.read"
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(NamedTuple):
     """A named check: `check` returns None when all is well, or one sentence saying what is not.
 
     `critical`: its failure makes `/readyz` answer 503.
@@ -64,17 +62,15 @@ class HealthCheck:
     critical: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CapsChange:
+class CapsChange(NamedTuple):
     """Why caps may have changed: `reason` such as `installed`, `removed`, `state`; `state` is the new state."""
 
     reason: str
     state: str
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(NamedTuple):
     """What a runtime needs to know of a deployment. `cpu_millis` and `memory_mb` are per replica."""
 
     id: str

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
+class TlsSettings(NamedTuple):
     """Files of the TLS endpoint, all PEM.
 
     `certificate`: the server's certificate, followed by its intermediates. `key`: its private key, not encrypted.
@@ -24,8 +22,7 @@ class TlsSettings:
     client_certificates: Literal["none", "optional", "required"] = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
+class ServeSettings(NamedTuple):
     """Bounds of one serving process. Times are seconds, sizes are bytes."""
 
     tls: TlsSettings | None = None

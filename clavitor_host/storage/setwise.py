@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from clavitor_host.storage.compile import Bound, Compiler, Processor
 
 
-@dataclass(slots=True, frozen=True)
-class Insert:
+class Insert(NamedTuple):
     """One shape of bulk insert."""
 
     sql: str

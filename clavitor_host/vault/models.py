@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Operation = Literal["create", "update", "delete"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One write to one entry, as hooks see it. Times are µs since the epoch.
 
     `rev`: the vault-wide number of this write. `encrypted_data`: the canonical base64 text as received, None
@@ -26,8 +24,7 @@ class Change:
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One live entry. Times are µs since the epoch; `encrypted_data` is None where it was not asked for."""
 
     entry_id: str
@@ -38,8 +35,7 @@ class Entry:
     encrypted_data: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """One requested write.
 
     `operation`: "create" refuses a living id, "put" creates or replaces, "delete" leaves a tombstone.
@@ -56,8 +52,7 @@ class Write:
     if_none_match: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WriteSet:
+class WriteSet(NamedTuple):
     """Writes that happen all or none, and who asks. `only_environment`: the credential reaches no other."""
 
     writes: tuple[Write, ...]

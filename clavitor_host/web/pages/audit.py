@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -41,7 +40,7 @@ async def show_audit(visit: Visit) -> quart.Response:
         visit.error = error
     kept = {name: value for name, value in given.items() if value}
     first = f"/admin/audit?{urlencode(kept)}" if kept else "/admin/audit"
-    export = {name: value for name, value in asdict(wanted).items() if value is not None}
+    export = {name: value for name, value in wanted._asdict().items() if value is not None}
     return visit.render(
         "audit.html",
         filters=[(name, label, given[name]) for name, label in (*_TEXTS, *_TIMES)],
