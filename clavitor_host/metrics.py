@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
@@ -121,6 +123,17 @@ class Histogram(_Instrument):
         """Count one value."""
         self._do("observe", value)
 
+    def observe_many(self, values: Sequence[float]) -> None:
+        """Count many values at the cost of a few."""
+        if not self._shared.loaded:
+            for value in values:
+                self.observe(value)
+            return
+        real = self.real()
+        real._sum.inc(sum(values))
+        for bucket, number in Tally(bisect_left(real._upper_bounds, value) for value in values).items():
+            real._buckets[bucket].inc(number)
+
 
 @dataclass(slots=True, eq=False)
 class _OnScrape:
@@ -136,6 +149,7 @@ class _Shared:
     on_scrape: dict[str, _OnScrape] = field(default_factory=dict)
     infos: dict[str, MetricInfo] = field(default_factory=dict)
     pending: list[tuple[_Instrument, str, float]] = field(default_factory=list)
+    before_render: list[Callable[[], None]] = field(default_factory=list)
     loaded: bool = False
     registry: CollectorRegistry | None = None
 
@@ -206,8 +220,14 @@ class Metrics:
         """Import prometheus_client and hand over what was counted so far. Happens by itself when needed."""
         self._shared.load()
 
+    def before_render(self, callback: Callable[[], None]) -> None:
+        """Call `callback` before each `render`: for counts that are folded in late."""
+        self._shared.before_render.append(callback)
+
     async def render(self) -> bytes:
         """Return all metrics in the text format 0.0.4 (`CONTENT_TYPE`)."""
+        for callback in self._shared.before_render:
+            callback()
         registry = self._shared.load()
         from prometheus_client import generate_latest
 

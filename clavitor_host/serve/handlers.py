@@ -44,6 +44,11 @@ class Inbox:
         self.taken: Callable[[int], Awaitable[None]] | None = None
         """Told how many body bytes the handler has taken (opens the HTTP/2 window again)."""
 
+    @property
+    def ready(self) -> bool:
+        """True when the next message is here already."""
+        return bool(self._messages)
+
     async def put(self, message: Any) -> None:
         """Queue a message, waiting while `limit` bytes are ahead of the handler."""
         if message["type"].endswith(".disconnect"):

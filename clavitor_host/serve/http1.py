@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -13,6 +14,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protoco
 
 from clavitor_host.errors import Problem
 from clavitor_host.serve.handlers import Handlers, Inbox
+from clavitor_host.serve.http_config import HttpConfig
 from clavitor_host.serve.settings import ServeSettings
 from clavitor_host.serve.stream import Stream, send_problem
 
@@ -53,13 +55,14 @@ class Http1Protocol(H11Protocol):
     bounds; oversized heads and other errors are answered with problem+json; no upgrade to WebSocket or h2c.
     """
 
+    config: HttpConfig
     connection: h11.Connection
     stream: Stream | None
     task_group: Handlers  # type: ignore[assignment]
 
     def __init__(self, settings: ServeSettings, *args: Any) -> None:
         super().__init__(*args)
-        self.connection._receive_buffer = _StrictLines()
+        self.connection = self._fresh()
         self._settings = settings
         self._head = b""
         self._fed = 0
@@ -77,6 +80,45 @@ class Http1Protocol(H11Protocol):
     def linger(self) -> bool:
         """True when the client may still be sending, so that closing at once could destroy the answer (RST)."""
         return self._refused or self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
+
+    async def reply(self, stream: Stream, status: int, head: bytes, body: bytes) -> bool:
+        """Answer a request in one write; False when that cannot be (nothing has been sent then).
+
+        `head`: header lines as they go out, each with its CRLF, Content-Length among them, all valid. The response
+        does not pass h11: when request and answer are complete, nothing of its state matters for the next request,
+        so that begins with a new `h11.Connection` (a microsecond) on the bytes that the old one has left.
+        """
+        old = self.connection
+        if (
+            old.their_state is not h11.DONE  # the request is not complete, or its client wants the connection closed
+            or old.our_state is not h11.SEND_RESPONSE
+            or self.context.terminated.is_set()
+            or self.keep_alive_requests >= self.config.keep_alive_max_requests
+        ):
+            return False
+        line = _STATUS_LINES[status]
+        data = b"".join((line, head, self.config.date_line(), b"\r\n"))
+        if len(body) <= JOIN_BELOW:
+            data += body
+            body = b""
+        await self.send(RawData(data))
+        if body:
+            await self.send(RawData(body))
+        left, _ = old.trailing_data  # now, not before the write: that may have waited, and bytes may have come in
+        self.connection = self._fresh()
+        if left:
+            self.connection.receive_data(left)
+        self._fed = len(left)
+        self.stream = None
+        stream.answered()
+        await self.can_read.set()
+        await self.send(Updated(idle=True))
+        return True
+
+    def _fresh(self) -> h11.Connection:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        connection._receive_buffer = _StrictLines()
+        return connection
 
     async def handle(self, event: Event) -> None:
         """Take bytes, or the end of the connection."""
@@ -112,6 +154,7 @@ class Http1Protocol(H11Protocol):
             elif event is h11.PAUSED:
                 await self.can_read.clear()
                 await self.can_read.wait()
+                connection = self.connection
                 if connection.our_state is not h11.IDLE:
                     return
             else:
@@ -141,6 +184,7 @@ class Http1Protocol(H11Protocol):
                 STREAM_ID,
             )
             stream.inbox = Inbox(self._settings.receive_buffer)
+            stream.protocol = self
             if self.connection.they_are_waiting_for_100_continue:
                 stream.inbox.before_wait = self._send_continue
             self.stream = stream
@@ -252,6 +296,7 @@ class Http1Protocol(H11Protocol):
         await send_problem(self.stream_send, STREAM_ID, problem)
 
 
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _REFUSALS = {
     431: ("headers_too_large", "The request line and headers are larger than this server takes."),
     501: ("not_implemented", "The request uses a method or transfer coding that this server does not support."),

@@ -25,12 +25,19 @@ class HttpConfig(Config):
         self._log = LoguruLog()  # type: ignore[assignment]
         self._second = 0
         self._headers: list[tuple[bytes, bytes]] = []
+        self._line = b""
+
+    def date_line(self) -> bytes:
+        """Return the same as a line of an HTTP/1 head."""
+        self.response_headers("h11")
+        return self._line
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         """Return the headers added to every response."""
         second = int(time())
         if second != self._second:
             self._second = second
+            self._line = b"date: %s\r\n" % format_date_time(second).encode("ascii")
             self._headers = [(b"date", format_date_time(second).encode("ascii"))]
         return self._headers
 

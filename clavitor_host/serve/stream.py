@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 _ASGI = {"spec_version": "2.4", "version": "3.0"}
 
 
+class WholeReplies(Protocol):
+    """A protocol that can send a whole reply at once."""
+
+    async def reply(self, stream: Stream, status: int, head: bytes, body: bytes) -> bool:
+        """Send it, or return False having sent nothing."""
+        ...
+
+
 class Stream(HTTPStream):
     """Hypercorn's HTTP stream, with the handler cancelled with it and every error a problem+json."""
 
@@ -28,6 +36,25 @@ class Stream(HTTPStream):
     inbox: Inbox
     unread: int = 0
     """Body bytes received that the handler has not taken (HTTP/2 only)."""
+
+    protocol: WholeReplies | None = None
+    """The protocol, where it can send a whole reply at once (HTTP/1)."""
+
+    async def reply(self, status: int, head: bytes, body: bytes) -> bool:
+        """Answer at once: the ASGI extension `clavitor.reply`.
+
+        `head`: header lines as they go out, each with its CRLF, Content-Length among them. False: nothing was sent,
+        answer the usual way.
+        """
+        if self.closed or self.protocol is None or self.state is not ASGIHTTPState.REQUEST:
+            return False
+        return await self.protocol.reply(self, status, head, body)
+
+    def answered(self) -> None:
+        """Hear that a whole reply has been sent."""
+        self.state = ASGIHTTPState.CLOSED
+        self.closed = True
+        self.inbox.disconnect()
 
     async def handle(self, event: Event) -> None:
         """Take an event from the protocol."""
@@ -49,7 +76,7 @@ class Stream(HTTPStream):
                 "client": self.client,
                 "server": self.server,
                 "state": event.state.copy(),  # type: ignore[typeddict-item]
-                "extensions": {},
+                "extensions": {} if self.protocol is None else {"clavitor.reply": self.reply},  # type: ignore[dict-item]
             }
             self.handler = self.task_group.start(self.scope, self.app_send, self.inbox)
         elif isinstance(event, Body):

@@ -45,8 +45,11 @@ class Bound:
         """Return one row with each value converted by its column's type."""
         if self.processors is None:
             return tuple(row)
-        pairs = zip(self.processors, row, strict=True)
-        return tuple(value if process is None else process(value) for process, value in pairs)
+        values = list(row)
+        for index, process in enumerate(self.processors):
+            if process is not None:
+                values[index] = process(values[index])
+        return tuple(values)
 
 
 @dataclass(slots=True, frozen=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from quart import Blueprint
 
-from clavitor_host import strict_json
 from clavitor_host.endpoint import Parameter, endpoint, endpoint_of
 from clavitor_host.errors import Problem, invalid_field
 from clavitor_host.http import Reply, Request, json_reply
@@ -226,16 +224,13 @@ async def _write(request: Request, *writes: Write) -> Sequence[Change]:
 
 
 def _written(change: Change, status: int) -> Reply:
-    meta: dict[str, Any] = {
-        "entry_id": change.entry_id,
-        "rev": change.rev,
-        "created_at": change.created_at,
-        "updated_at": change.updated_at,
-    }
-    if change.environment_id is not None:
-        meta["environment_id"] = change.environment_id
+    tail = "" if change.environment_id is None else f',"environment_id":"{change.environment_id}"'
+    meta = (
+        f'{{"entry_id":"{change.entry_id}","rev":{change.rev},'
+        f'"created_at":{change.created_at},"updated_at":{change.updated_at}{tail}}}'
+    )
     headers = {"ETag": f'"{change.rev}"', "X-Clavitor-Rev": str(change.rev)}
-    return Reply(status, strict_json.dumps(meta), headers=headers)
+    return Reply(status, meta.encode(), headers=headers)
 
 
 def _page(request: Request) -> tuple[bool, int]:

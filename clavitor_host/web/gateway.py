@@ -17,6 +17,7 @@ from clavitor_host import log
 from clavitor_host.endpoint import Endpoint
 from clavitor_host.errors import problem
 from clavitor_host.http import Reply, Request
+from clavitor_host.web.request_metrics import RequestMetrics
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
@@ -31,14 +32,18 @@ _HOT_PATH = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HOT_ROUTE = "/api/entries/<entry_id>"
 
-SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+_API_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
+_PAGE_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    *_API_HEADERS,
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_API_HEADERS = (*SECURITY_HEADERS, (b"cache-control", b"no-store"))
+"""What a browser is told of everything that is not JSON."""
 
 
 class Gateway:
@@ -51,14 +56,7 @@ class Gateway:
         self._hot = hot
         process = f"{os.getpid():x}-{os.urandom(3).hex()}"
         self._ids = (f"{process}-{number:x}" for number in count(1))
-        self._requests = host.metrics.counter(
-            "clavitor_http_requests_total", "HTTP requests answered.", ("method", "route", "status")
-        )
-        self._seconds = host.metrics.histogram(
-            "clavitor_http_request_duration_seconds", "Time from a request's head to its reply's end.", ("route",)
-        )
-        self._counters: dict[tuple[str, str, int], Any] = {}
-        self._timers: dict[str, Any] = {}
+        self._metrics = RequestMetrics(host.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,6 +93,9 @@ class Gateway:
             peer_certificate=scope["state"].get("peer_certificate") if "state" in scope else None,
         )
         reply = await operation.run(request, {"entry_id": name})
+        whole = scope.get("extensions", {}).get("clavitor.reply")
+        if whole is not None and await whole(reply.status, head_lines(reply, request_id), reply.body):
+            return reply.status
         await send({"type": "http.response.start", "status": reply.status, "headers": _head(reply, request_id)})
         await send({"type": "http.response.body", "body": reply.body})
         return reply.status
@@ -107,8 +108,9 @@ class Gateway:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = {name.lower() for name, _ in message["headers"]}
-                extra = [header for header in _API_HEADERS if header[0] not in given]
+                given = {name.lower(): value for name, value in message["headers"]}
+                is_json = b"json" in given.get(b"content-type", b"")
+                extra = [header for header in (_API_HEADERS if is_json else _PAGE_HEADERS) if header[0] not in given]
                 extra.append((b"x-request-id", request_id.encode()))
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
@@ -123,21 +125,12 @@ class Gateway:
         return next(self._ids)
 
     def _count(self, scope: Scope, route: str, status: int, start: float) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        key = (method, route, status)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = self._requests.labels(method, route, str(status))
-        counter.inc()
-        timer = self._timers.get(route)
-        if timer is None:
-            timer = self._timers[route] = self._seconds.labels(route)
         seconds = perf_counter() - start
-        timer.observe(seconds)
+        self._metrics.count(scope["method"], route, status, seconds)
         if self._host.access_log:
             log.info(
                 "Request",
-                method=method,
+                method=scope["method"],
                 path=scope["path"],
                 status=status,
                 client=(scope["client"] or ("",))[0],
@@ -145,7 +138,21 @@ class Gateway:
             )
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_FIXED = b"".join(b"%s: %s\r\n" % header for header in _API_HEADERS)
+
+
+def head_lines(reply: Reply, request_id: str) -> bytes:
+    """Return the header lines of a reply."""
+    parts = [f"x-request-id: {request_id}\r\n"]
+    if reply.status not in (204, 304):
+        parts.append(f"content-length: {len(reply.body)}\r\n")
+    if reply.content_type is not None:
+        parts.append(f"content-type: {reply.content_type}\r\n")
+    for name, value in reply.headers.items():
+        if "\n" in value or "\r" in value or "\0" in value:
+            raise ValueError(f"{name}: a header value cannot have control characters")
+        parts.append(f"{name}: {value}\r\n")
+    return _FIXED + "".join(parts).encode("latin-1")
 
 
 def _head(reply: Reply, request_id: str) -> list[tuple[bytes, bytes]]:
