@@ -41,7 +41,8 @@ def put(server: ServerProcess, entry_id: str, data: str = BLOB) -> bytes:
 
 def answers(wire: socket.socket, number: int) -> list[tuple[int, bytes]]:
     """Read `number` answers and nothing behind them."""
-    data, found = b"", []
+    data = b""
+    found: list[tuple[int, bytes]] = []
     while len(found) < number:
         while b"\r\n\r\n" not in data:
             data += _more(wire)
