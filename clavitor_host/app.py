@@ -25,7 +25,7 @@ from clavitor_host.endpoint import HOST
 from clavitor_host.errors import ClavitorError, StartError
 from clavitor_host.host import Host
 from clavitor_host.identity.authentication import authenticate
-from clavitor_host.identity.authorization import authorize
+from clavitor_host.identity.authorization import authorize, note_refused
 from clavitor_host.identity.jobs import identity_jobs
 from clavitor_host.identity.last_used import flush_last_used
 from clavitor_host.identity.routes import blueprints as identity_routes
@@ -132,7 +132,7 @@ def create_host(
     """
     registry = registry or PluginRegistry(bundle.plugins, bundle.edition)
     configure(registry, config.plugin_tables, config.origins)
-    host = Host(authenticate=authenticate, authorize=authorize)
+    host = Host(authenticate=authenticate, authorize=authorize, note_refused=note_refused)
     host.config = config.host
     host.clock = clock or SystemClock()
     host.registry = registry
@@ -181,6 +181,7 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     host = app.host
     web = Quart("clavitor_host", static_folder=None)
     web.url_rule_class = Route
+    web.url_map.merge_slashes = False  # one resource has one path
     web.config["MAX_CONTENT_LENGTH"] = None  # bodies are bounded in serve.limits, by route
     web.config["BODY_TIMEOUT"] = None
     web.config["RESPONSE_TIMEOUT"] = None

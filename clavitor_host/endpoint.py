@@ -77,6 +77,8 @@ class Endpoint(NamedTuple):
                 result = await self.handler(request, await parse_body(request, self.body), **path)
             return result if type(result) is Reply else _reply(result, self.status)
         except Problem as error:
+            if error.status in (401, 403):
+                await request.host.refused(request, error)
             return problem_reply(error)
         except Exception as error:  # noqa: BLE001 - a bug is the server's, not the client's
             log.exception("A request failed", error)

@@ -27,8 +27,10 @@ class Problem(ClavitorError):
     """An RFC 9457 problem: what an HTTP caller gets instead of a result.
 
     `status` is the HTTP status, `code` a stable machine-readable word, `detail` one sentence for a person.
-    `extra` members are added to the JSON body; `headers` to the response.
+    `extra` members are added to the JSON body; `headers` to the response. `noted`: the refusal is in the audit log.
     """
+
+    noted = False
 
     def __init__(
         self,
@@ -93,7 +95,10 @@ class StorageUnavailable(Problem):
 
 
 class CapExceeded(Problem):
-    """A licence cap refuses a create. Raised by `assert_within_cap` implementations (licensing.md section 3)."""
+    """A licence cap refuses a create. Raised by `assert_within_cap` implementations (licensing.md section 3), which
+    record it in the audit log themselves."""
+
+    noted = True
 
     def __init__(self, *, limit: str, current: int, cap: int, state: str, message: str, status: int = 403) -> None:
         super().__init__(

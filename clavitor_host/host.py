@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from clavitor_host.vault.writing import EntryWriter
 
 Authenticate = Callable[["Host", "Request"], Awaitable["Identity | None"]]
+NoteRefused = Callable[["Host", "Request", Problem], Awaitable[None]]
 Authorize = Callable[["Host", "Identity", str, "Resource"], Awaitable[None]]
 
 
@@ -68,12 +70,13 @@ class Host:
     metrics_token: str | None = None
     started_at: int = 0
 
-    def __init__(self, *, authenticate: Authenticate, authorize: Authorize) -> None:
+    def __init__(self, *, authenticate: Authenticate, authorize: Authorize, note_refused: NoteRefused) -> None:
         self.shutdown = asyncio.Event()
         self.state: dict[str, Any] = {}
         """What features keep for the life of the app, under their own name."""
         self._authenticate = authenticate
         self._authorize = authorize
+        self._note_refused = note_refused
 
     @property
     def data_dir(self) -> Path:
@@ -117,6 +120,11 @@ class Host:
     async def authorize(self, identity: Identity, action: str, resource: Resource) -> None:
         """Raise a 403 unless the roles and every policy allow the action."""
         await self._authorize(self, identity, action, resource)
+
+    async def refused(self, request: Request, error: Problem) -> None:
+        """Record a refusal in the audit log, once, and bounded. Never raises: the refusal stands without it."""
+        with suppress(Problem):
+            await self._note_refused(self, request, error)
 
     async def assert_within_cap(self, tx: Transaction, limit: str, delta: int, requested_by: str) -> None:
         """Raise `CapExceeded` when creating `delta` more of `limit` would pass a cap.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +86,19 @@ def signing_key(data_dir: Path) -> Ed25519PrivateKey:
     return key
 
 
-def signature_holds(checkpoint: Mapping[str, Any]) -> bool:
-    """Return whether a stored checkpoint is signed by the key it names."""
+def trusted_keys(data_dir: Path, others: Iterable[str] = ()) -> frozenset[str]:
+    """Return the public keys (base64) whose checkpoints count: this node's own, and those of `others`."""
+    own = {_public(signing_key(data_dir))} if (data_dir / KEY_FILE).exists() else set()
+    return frozenset(own | set(others))
+
+
+def signature_holds(checkpoint: Mapping[str, Any], trusted: Collection[str]) -> bool:
+    """Return whether a stored checkpoint is signed by a key of `trusted`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    if checkpoint["public_key"] not in trusted:
+        return False
     point = {name: checkpoint[name] for name in ("up_to_id", "up_to_hash", "at", "public_key")}
     try:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(checkpoint["public_key"], validate=True))

@@ -45,7 +45,7 @@ class AuditLog:
 
     async def note(self, entry: AuditEntry) -> None:
         """Append one entry that belongs to no other write (a refusal, a login); returns once it is durable."""
-        await self._writer.submit(self._append, entry)
+        await self._writer.submit(self._append, entry, last=True)
 
     async def _append(self, tx: Transaction, entries: Sequence[AuditEntry]) -> Sequence[None]:
         await self.record(tx, *entries)

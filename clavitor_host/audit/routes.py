@@ -7,7 +7,7 @@ from typing import Any
 from quart import Blueprint
 
 from clavitor_host.audit import search
-from clavitor_host.audit.verify import verify
+from clavitor_host.audit.verify import verify_host
 from clavitor_host.endpoint import Parameter, endpoint
 from clavitor_host.errors import invalid_field
 from clavitor_host.http import Reply, Request
@@ -66,7 +66,7 @@ async def export_audit(request: Request) -> Reply:
 @blueprint.get("/api/v1/admin/audit/verify")
 @endpoint(action="audit.read", summary="Check the audit chain from its first row to its head", tag="audit")
 async def verify_audit(request: Request) -> dict[str, Any]:
-    result = await verify(request.host.db)
+    result = await verify_host(request.host)
     return {
         "ok": result.ok,
         "rows": result.rows,

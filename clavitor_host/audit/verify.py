@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
 from clavitor_host.audit import chain
-from clavitor_host.audit.checkpoint import signature_holds
+from clavitor_host.audit.checkpoint import signature_holds, trusted_keys
 from clavitor_host.audit.tables import audit_checkpoints, audit_head, audit_log
 from clavitor_host.storage.database import Database
 
+if TYPE_CHECKING:
+    from clavitor_host.host import Host
+
 PAGE = 1000
+_NEWEST = sa.select(sa.func.max(audit_checkpoints.c.up_to_id))
 
 
 class VerifyResult(NamedTuple):
@@ -26,11 +30,31 @@ class VerifyResult(NamedTuple):
     reason: str = ""
 
 
-async def verify(db: Database, progress: Callable[[int, int], None] = lambda done, total: None) -> VerifyResult:
+Progress = Callable[[int, int], None]
+
+
+async def verify_host(host: Host, progress: Progress = lambda done, total: None) -> VerifyResult:
+    """Check the chain of a host, trusting its own checkpoints and those of `audit.trusted_keys`."""
+    trusted = trusted_keys(host.data_dir, host.config.audit.trusted_keys)
+    return await verify(host.db, progress, trusted=trusted)
+
+
+async def verify(
+    db: Database, progress: Progress = lambda done, total: None, *, trusted: Collection[str] = ()
+) -> VerifyResult:
     """Recompute every hash and link. `progress` is called with rows done and rows in all.
 
-    The head is read first, so that rows written meanwhile do not matter.
+    The head is read first, so that rows written meanwhile do not matter; when retention drops rows meanwhile, it
+    begins again. trusted: public keys (base64) whose retention checkpoints count.
     """
+    while True:
+        before = await db.fetch_val(_NEWEST)
+        result = await _verify(db, progress, trusted)
+        if result.ok or await db.fetch_val(_NEWEST) == before:
+            return result
+
+
+async def _verify(db: Database, progress: Progress, trusted: Collection[str]) -> VerifyResult:
     head = await db.fetch_one(sa.select(audit_head.c.audit_id, audit_head.c.hash))
     if head is None:
         return VerifyResult(False, 0, 0, "", 0, "the head of the chain is missing")
@@ -42,8 +66,9 @@ async def verify(db: Database, progress: Callable[[int, int], None] = lambda don
     def broken(row_id: int, reason: str) -> VerifyResult:
         return VerifyResult(False, last_id - first_id, head_id, head_hash, row_id, reason)
 
-    if start is not None and not signature_holds(start):
-        return broken(last_id, "the signature of the retention checkpoint does not hold")
+    if start is not None and not signature_holds(start, trusted):
+        key = start["public_key"]
+        return broken(last_id, f"the retention checkpoint is not signed by a trusted key (audit.trusted_keys): {key}")
     while last_id < head_id:
         rows = await db.fetch_all(
             sa.select(audit_log)

@@ -38,11 +38,11 @@ async def verify(call: Invocation) -> None:
     Exits with 5 when there is one.
     """
 
-    from clavitor_host.audit.verify import verify as verify_chain
+    from clavitor_host.audit.verify import verify_host
 
     async with call.offline() as host:
         with progress_bar("Checking the audit chain", quiet=call.json) as progress:
-            result = await verify_chain(host.db, progress)
+            result = await verify_host(host, progress)
     if call.json:
         write_json(result._asdict())
     elif result.ok:

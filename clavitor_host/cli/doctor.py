@@ -74,9 +74,9 @@ async def _examine_host(host: Host) -> AsyncIterator[Finding]:
             yield f"health: {check.name}", f"no answer within {CHECK_TIMEOUT:g} s"
         except Exception as error:  # noqa: BLE001 - whatever a plugin's check raises
             yield f"health: {check.name}", f"{type(error).__name__}: {error}"
-    from clavitor_host.audit.verify import verify
+    from clavitor_host.audit.verify import verify_host
 
-    result = await verify(host.db)
+    result = await verify_host(host)
     yield "audit chain", None if result.ok else f"row {result.broken_id}: {result.reason}"
 
 

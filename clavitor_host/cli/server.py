@@ -127,7 +127,7 @@ def _run(
 
 
 async def _offer_setup(host: Host, base_url: str) -> None:
-    """Print the one-time link with which the first administrator is made, as long as there is no user."""
+    """Print the one-time link with which the first administrator is made, as long as there is none."""
     from clavitor_host import log
     from clavitor_host.identity.setup import setup_link
 
@@ -137,7 +137,7 @@ async def _offer_setup(host: Host, base_url: str) -> None:
         log.exception("The setup link could not be made", error)
         return
     if link is not None:
-        log.info(f"There is no user yet. Open this link once to make the first administrator: {link}")
+        log.info(f"There is no administrator yet. Open this link once to make the first administrator: {link}")
 
 
 def _base_url(config: HostConfig, sockets: Sequence[socket.socket]) -> str:

@@ -187,6 +187,10 @@ class AuditConfig(Section):
         le=36_500,
         description="Days after which rows are dropped, behind a signed checkpoint. Not set: they are kept for ever.",
     )
+    trusted_keys: list[str] = Field(
+        default=[],
+        description="Public keys (base64) of other nodes whose retention checkpoints count too.",
+    )
 
 
 class HostConfig(Section):

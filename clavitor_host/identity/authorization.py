@@ -12,6 +12,11 @@ from clavitor_host.identity.rows import note_bounded
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
+    from clavitor_host.http import Request
+
+
+NOBODY = "anonymous"
+"""The actor of audit rows about somebody who is not logged in."""
 
 
 class Grant(Enum):
@@ -76,13 +81,28 @@ async def authorize(host: Host, identity: Identity, action: str, resource: Resou
     reason = refusal(identity, action, resource)
     if reason is not None:
         await _note(host, identity, action, resource, reason)
-        raise forbidden(reason)
+        refused = forbidden(reason)
+        refused.noted = True
+        raise refused
     if host.hooks.has("authorize"):
         try:
             await host.hooks.policy("authorize", host=host, identity=identity, action=action, resource=resource)
         except Problem as error:
             await _note(host, identity, action, resource, error.detail)
+            error.noted = True
             raise
+
+
+async def note_refused(host: Host, request: Request, error: Problem) -> None:
+    """Record a 401 or 403 that nobody has recorded yet. A request without any credential is not a refusal."""
+    shown = any(name in (b"authorization", b"cookie") for name, _ in request.headers)
+    if error.noted or not shown:
+        return
+    actor = request.identity.actor if request.identity is not None else NOBODY
+    about = {"method": request.method, "path": request.path[:200], "code": error.code}
+    key = f"{request.client} {actor} {error.code}"
+    title = f"refused {request.method} {request.path}"
+    await note_bounded(host, key, "refuse", actor=actor, title=title, payload=about, source=request.client)
 
 
 def refusal(identity: Identity, action: str, resource: Resource) -> str | None:

@@ -16,7 +16,7 @@ from clavitor_host.identity.passwords import check_password
 from clavitor_host.identity.sessions import NewSession, start_session
 from clavitor_host.identity.state import state_of
 from clavitor_host.identity.tables import setup_tokens, users
-from clavitor_host.identity.users import NewUser, add_user, count_users, lock_for_new_user
+from clavitor_host.identity.users import NewUser, add_user, lock_for_new_user
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 MAX_LINKS = 20
 """Links that are good at once: every start prints one, and older ones stay good for a while."""
 
-_ANY_USER = sa.select(users.c.id).limit(1)
+GOOD_FOR = 24 * 3600 * 1_000_000
+"""How long a link is good, in µs. The next start prints a new one."""
+
+_ANY_ADMIN = sa.select(users.c.id).where(users.c.role == Role.ADMIN.value).limit(1)
+"""Not any user: one who signed up through OIDC first could not administer anything."""
 
 
 async def setup_link(host: Host, base_url: str) -> str | None:
-    """Return a one-time link to make the first ADMIN, None when there are users already. Only its hash is stored."""
+    """Return a one-time link to make the first ADMIN, None when there is one already. Only its hash is stored."""
     token = secret()
     async with host.db.transaction() as tx:
-        if await tx.fetch_one(_ANY_USER) is not None:
+        if await tx.fetch_one(_ANY_ADMIN) is not None:
             return None
         newest = sa.select(setup_tokens.c.hash).order_by(setup_tokens.c.created_at.desc()).limit(MAX_LINKS - 1)
         await tx.execute(sa.delete(setup_tokens).where(setup_tokens.c.hash.not_in(newest)))
@@ -42,10 +46,10 @@ async def setup_link(host: Host, base_url: str) -> str | None:
 
 
 async def check_setup_token(host: Host, token: str) -> None:
-    """Raise a 409 `already_set_up` when there are users, a 403 `setup_token` for a token that is not good."""
-    if await host.db.fetch_one(_ANY_USER) is not None:
+    """Raise a 409 `already_set_up` when there is an ADMIN, a 403 `setup_token` for a token that is not good."""
+    if await host.db.fetch_one(_ANY_ADMIN) is not None:
         raise _already_set_up()
-    if await host.db.fetch_one(_by_token(token)) is None:
+    if await host.db.fetch_one(_by_token(host, token)) is None:
         raise _bad_token()
 
 
@@ -62,9 +66,9 @@ async def set_up(host: Host, request: Request, token: str, name: str, password: 
     by = Identity(kind="user", actor="setup", role=Role.ADMIN, via="system", source=request.client)
     async with host.db.transaction() as tx:
         await lock_for_new_user(host, tx, by)
-        if await count_users(tx) > 0:
+        if await tx.fetch_one(_ANY_ADMIN) is not None:
             raise _already_set_up()
-        if await tx.fetch_one(_by_token(token)) is None:
+        if await tx.fetch_one(_by_token(host, token)) is None:
             raise _bad_token()
         await tx.execute(sa.delete(setup_tokens))
         user = await add_user(host, tx, NewUser(clean, Role.ADMIN, password_hash), by)
@@ -75,16 +79,17 @@ async def set_up(host: Host, request: Request, token: str, name: str, password: 
 
 
 async def purge(host: Host) -> None:
-    """Delete setup links once there is a user."""
-    await host.db.execute(sa.delete(setup_tokens).where(sa.exists(_ANY_USER)))
+    """Delete setup links once there is an ADMIN."""
+    await host.db.execute(sa.delete(setup_tokens).where(sa.exists(_ANY_ADMIN)))
 
 
-def _by_token(token: str) -> sa.Select[tuple[str]]:
-    return sa.select(setup_tokens.c.hash).where(setup_tokens.c.hash == digest(token.encode("utf-8", "surrogatepass")))
+def _by_token(host: Host, token: str) -> sa.Select[tuple[str]]:
+    known = setup_tokens.c.hash == digest(token.encode("utf-8", "surrogatepass"))
+    return sa.select(setup_tokens.c.hash).where(known, setup_tokens.c.created_at > host.clock.now_us() - GOOD_FOR)
 
 
 def _already_set_up() -> Problem:
-    return problem(409, "already_set_up", "There is a user already: log in, or use `clavitor user create`.")
+    return problem(409, "already_set_up", "There is an administrator already: log in, or use `clavitor user create`.")
 
 
 def _bad_token() -> Problem:

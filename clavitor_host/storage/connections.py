@@ -22,7 +22,7 @@ from clavitor_host.storage.shield import uninterrupted
 T = TypeVar("T")
 
 PAGE_SIZE = 8192
-"""Bytes, for a new database: rows of about 1 KB read fastest from it (notes on speed)."""
+"""Bytes, for a new database: rows of about 1 KB read fastest from it."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_SIZE}",

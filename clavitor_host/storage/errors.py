@@ -38,6 +38,7 @@ class OutcomeUnknown(StorageUnavailable):
             "The connection to the database broke while committing; read back before trying again.",
             code=OUTCOME_UNKNOWN,
         )
+        del self.headers["Retry-After"]  # a blind repeat could write it twice
 
 
 class TransactionFailed(ClavitorError):

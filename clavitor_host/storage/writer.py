@@ -36,6 +36,7 @@ class _Item(NamedTuple):
     apply: Apply[Any, Any]
     op: Any
     answer: asyncio.Future[Any]
+    last: bool
 
 
 class GroupCommitWriter:
@@ -76,9 +77,11 @@ class GroupCommitWriter:
         """How many operations wait."""
         return len(self._queue)
 
-    async def submit(self, apply: Apply[Op, Result], op: Op) -> Result:
+    async def submit(self, apply: Apply[Op, Result], op: Op, *, last: bool = False) -> Result:
         """Have `apply` carry out `op`; return its result once it is committed, or raise its exception.
 
+        last: after everything else of the transaction. Whoever locks a row that others lock at their end says so:
+        in another order, two servers on one PostgreSQL would wait for each other.
         A caller that is cancelled while its operation still waits takes it back. Raises `StorageUnavailable`:
         code `overloaded` when the queue is full, otherwise what the database says; `RuntimeError` inside an open
         transaction, which would wait for itself.
@@ -90,7 +93,7 @@ class GroupCommitWriter:
         if len(self._queue) >= self._max_queue:
             raise StorageUnavailable("Too many writes are waiting; try again.", code=OVERLOADED)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Item(apply, op, answer))
+        self._queue.append(_Item(apply, op, answer, last))
         self._wake.set()
         return await answer
 
@@ -139,7 +142,7 @@ class GroupCommitWriter:
         tx = await self._db.begin(batch=True)
         try:
             with entered(tx):
-                for apply, positions in groups.items():
+                for apply, positions in sorted(groups.items(), key=lambda group: batch[group[1][0]].last):
                     outcome = await apply(tx, [batch[position].op for position in positions])
                     for position, result in zip(positions, outcome, strict=True):
                         results[position] = result

@@ -53,7 +53,10 @@ def _methods(path: str) -> tuple[str, ...]:
 
 async def _unmatched(host: Host, error: HTTPException) -> Reply:
     request = from_quart(host)
-    request.identity = await host.identify(request)
+    try:
+        request.identity = await host.identify(request)
+    except Problem:  # the database is away: whoever it is, there is nothing here
+        request.identity = None
     if error.code == 405:
         request.allowed = _methods(request.path)
     reply: Reply | None = await host.hooks.first_async("not_found_handler", host=host, request=request)

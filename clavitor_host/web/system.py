@@ -13,6 +13,7 @@ from clavitor_host import log
 from clavitor_host.endpoint import endpoint
 from clavitor_host.errors import unauthorized
 from clavitor_host.http import Reply, Request, json_reply
+from clavitor_host.identity.models import Resource
 from clavitor_host.web.status import report
 
 blueprint = Blueprint("system", __name__)
@@ -66,7 +67,7 @@ async def _run(check: Any) -> str | None:
     summary="Metrics in the Prometheus text format; from loopback, or with a metrics token",
     tag="operation",
     content_types=("text/plain",),
-    errors=(401,),
+    errors=(401, 403),
 )
 async def prometheus(request: Request) -> Reply:
     if not await _may_scrape(request):
@@ -76,10 +77,10 @@ async def prometheus(request: Request) -> Reply:
 
 async def _may_scrape(request: Request) -> bool:
     header = request.header(b"authorization")
-    if header is None:
+    if header is None and request.header(b"cookie") is None:
         forwarded = request.header(b"x-forwarded-for") or request.header(b"forwarded")
         return forwarded is None and _is_loopback(request.client)
-    scheme, _, token = header.partition(" ")
+    scheme, _, token = (header or "").partition(" ")
     configured = request.host.metrics_token
     if (
         configured
@@ -88,7 +89,10 @@ async def _may_scrape(request: Request) -> bool:
     ):
         return True
     identity = await request.host.identify(request)
-    return identity is not None and (identity.kind == "metrics" or identity.role is not None)
+    if identity is None:
+        return False
+    await request.host.authorize(identity, "metrics.read", Resource("metrics"))
+    return True
 
 
 def _is_loopback(client: str) -> bool:

@@ -14,11 +14,12 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from clavitor_host import strict_json
 from clavitor_host.audit import chain
-from clavitor_host.audit.checkpoint import KEY_FILE, prune
+from clavitor_host.audit.checkpoint import KEY_FILE, prune, signing_key
 from clavitor_host.audit.models import AuditEntry
 from clavitor_host.audit.tables import audit_checkpoints, audit_head, audit_log
-from clavitor_host.audit.verify import verify
+from clavitor_host.audit.verify import verify, verify_host
 from clavitor_host.host import Host
 
 BLOB = base64.b64encode(b"sealed").decode()
@@ -123,7 +124,7 @@ async def test_retention_drops_a_prefix_behind_a_signed_checkpoint(written: Host
 
     assert await retain() == 3
     assert await written.db.fetch_val(sa.select(sa.func.min(audit_log.c.id))) == 4
-    result = await verify(written.db)
+    result = await verify_host(written)
     assert result.ok, result.reason
     assert (Path(written.data_dir) / KEY_FILE).stat().st_mode & 0o777 == 0o600
     assert await retain() == 0
@@ -140,6 +141,20 @@ async def test_a_forged_checkpoint_shows(written: Host) -> None:
     await written.db.execute(sa.update(audit_checkpoints).values(up_to_id=4, up_to_hash=forged))
     result = await verify(written.db)
     assert (result.ok, "checkpoint" in result.reason) == (False, True)
+
+
+async def test_a_checkpoint_of_a_stranger_proves_nothing(written: Host, tmp_path: Path) -> None:
+    row = await written.db.fetch_one(sa.select(audit_log).where(audit_log.c.id == 4))
+    assert row is not None
+    stranger = signing_key(tmp_path)
+    public = base64.b64encode(stranger.public_key().public_bytes_raw()).decode()
+    point = {"up_to_id": 4, "up_to_hash": row["hash"], "at": 5, "public_key": public}
+    signature = base64.b64encode(stranger.sign(strict_json.canonical(point))).decode()
+    await written.db.execute(sa.insert(audit_checkpoints).values(**point, signature=signature))
+    await written.db.execute(sa.delete(audit_log).where(audit_log.c.id <= 4))
+    result = await verify_host(written)
+    assert (result.ok, result.broken_id, public in result.reason) == (False, 4, True)
+    assert (await verify(written.db, trusted={public})).ok
 
 
 async def test_the_newest_row_always_stays(written: Host) -> None:

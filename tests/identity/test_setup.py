@@ -67,10 +67,24 @@ async def test_a_wrong_token_makes_nobody(client: httpx.AsyncClient, host: Host,
 
 async def test_a_user_made_offline_ends_the_setup(client: httpx.AsyncClient, host: Host) -> None:
     token = await new_token(host)
-    await make_user(host, "viewer", role=Role.VIEWER)
+    await make_user(host, "boss", role=Role.ADMIN)
     assert (await client.post(SETUP, json=body(token))).status_code == 409
     await setup.purge(host)
     assert await host.db.fetch_all(sa.select(setup_tokens)) == []
+
+
+async def test_a_user_who_cannot_administer_does_not_end_it(client: httpx.AsyncClient, host: Host) -> None:
+    token = await new_token(host)
+    await make_user(host, "viewer", role=Role.VIEWER)
+    await setup.purge(host)
+    assert await setup.setup_link(host, "http://x") is not None
+    assert (await client.post(SETUP, json=body(token))).status_code == 200
+
+
+async def test_a_link_is_good_for_a_day(client: httpx.AsyncClient, host: Host) -> None:
+    token = await new_token(host)
+    await host.db.execute(sa.update(setup_tokens).values(created_at=host.clock.now_us() - setup.GOOD_FOR))
+    assert (await client.post(SETUP, json=body(token))).status_code == 403
 
 
 async def test_unspent_links_survive_the_purge(host: Host) -> None:

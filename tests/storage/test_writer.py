@@ -266,3 +266,22 @@ async def test_ordinary_transactions_and_batches_take_turns(
 
     await asyncio.gather(*[ordinary(n) for n in range(20)], *[writer.submit(put, f"w{n:02}") for n in range(20)])
     assert len(await stored(database)) == 40
+
+
+async def test_what_says_last_is_done_last_whoever_came_first(database: Database) -> None:
+    order: list[str] = []
+
+    async def early(tx: Transaction, ops: Sequence[str]) -> Sequence[None]:
+        order.append("early")
+        return [None] * len(ops)
+
+    async def late(tx: Transaction, ops: Sequence[str]) -> Sequence[None]:
+        order.append("late")
+        return [None] * len(ops)
+
+    writer = GroupCommitWriter(database)
+    await writer.start()
+    await asyncio.gather(writer.submit(late, "a", last=True), writer.submit(early, "b"), writer.submit(early, "c"))
+    await writer.stop()
+    assert order[-1] == "late"
+    assert order.count("early") == 1

@@ -87,3 +87,19 @@ async def test_a_put_without_environment_keeps_it(writer: httpx.AsyncClient) -> 
     assert (await writer.get("/api/entries/one")).json()["environment_id"] == "blue"
     await writer.put("/api/entries/one", json={"encrypted_data": BLOB, "environment_id": None})
     assert "environment_id" not in (await writer.get("/api/entries/one")).json()
+
+
+async def test_refusals_are_audited_once(
+    client_for: Clients, writer: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    await writer.put("/api/entries/theirs", json={"encrypted_data": BLOB, "environment_id": "red"})
+    inside = await client_for("OPERATOR", environment_id="blue")
+    for _ in range(3):
+        assert (await inside.put("/api/entries/theirs", json={"encrypted_data": BLOB})).status_code == 403
+    viewer = await client_for("VIEWER")
+    assert (await viewer.delete("/api/entries/theirs")).status_code == 403
+    wrong = {"Authorization": "Bearer clv_user_wrong"}
+    assert (await viewer.get("/api/entries/theirs", headers=wrong)).status_code == 401
+    rows = (await admin.get("/api/v1/admin/audit?action=refuse")).json()["rows"]
+    assert [row["actor"] for row in rows] == ["anonymous", "viewer", "operator"]
+    assert "clv_user_wrong" not in str(rows)

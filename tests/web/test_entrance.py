@@ -51,7 +51,7 @@ async def test_the_setup_link_works_once(
     await stranger.submit("/setup", name="ada", password=PASSWORD, repeat_password=PASSWORD)
     page = await second.submit("/setup", name="eve", password=PASSWORD, repeat_password=PASSWORD)
     assert second.response.status_code == 409
-    assert "There is a user already" in page.text
+    assert "There is an administrator already" in page.text
     assert "/setup" not in page.forms
     await second.open(link)
     assert second.response.status_code == 409

@@ -11,7 +11,7 @@ import quart
 from quart import Blueprint
 
 from clavitor_host.audit import search
-from clavitor_host.audit.verify import verify
+from clavitor_host.audit.verify import verify_host
 from clavitor_host.errors import Problem, invalid_field
 from clavitor_host.http import Request
 from clavitor_host.web.pages.page import Visit, page
@@ -60,7 +60,7 @@ async def show_audit(visit: Visit) -> quart.Response:
 async def check_chain(visit: Visit) -> quart.Response:
     clock = visit.host.clock
     began = clock.monotonic()
-    result = await verify(visit.host.db)
+    result = await verify_host(visit.host)
     took = clock.monotonic() - began
     return visit.render("audit_check.html", result=result, now=clock.now_us(), took=took)
 
