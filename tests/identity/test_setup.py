@@ -78,7 +78,7 @@ async def test_a_user_who_cannot_administer_does_not_end_it(client: httpx.AsyncC
     await make_user(host, "viewer", role=Role.VIEWER)
     await setup.purge(host)
     assert await setup.setup_link(host, "http://x") is not None
-    assert (await client.post(SETUP, json=body(token))).status_code == 200
+    assert (await client.post(SETUP, json=body(token))).status_code == 201
 
 
 async def test_a_link_is_good_for_a_day(client: httpx.AsyncClient, host: Host) -> None:
