@@ -1,4 +1,4 @@
-"""Two servers on one database: whatever mix of writes and audit notes they commit, none waits for the other for ever."""
+"""Two servers on one database: whatever mix of writes and notes they commit, none waits for the other for ever."""
 
 from __future__ import annotations
 
