@@ -172,7 +172,7 @@ def test_a_server_starts_says_so_and_stops_cleanly(serve: Any, clavitor: Any) ->
 
 def test_the_setup_link_is_printed_until_there_is_a_user(serve: Any, clavitor: Any) -> None:
     server = serve()
-    assert f"http://{server.bind}/setup?token=" in server.log_with("no user yet")
+    assert f"http://{server.bind}/setup?token=" in server.log_with("no administrator yet")
     assert clavitor("user", "create", "ada", "--role", "ADMIN", "--password-stdin", stdin=PASSWORD).code == 0
     server.stop()
     server.log.write_text("")
