@@ -41,7 +41,11 @@ def require_database(config: HostConfig) -> None:
     """Raise StartError when the SQLite file does not exist: most likely the wrong data folder was named."""
     if config.storage_url.startswith("sqlite:///"):
         file = Path(config.storage_url.removeprefix("sqlite:///"))
-        if not file.exists():
+        try:
+            there = file.exists()
+        except PermissionError:
+            raise StartError(f"the database {file} cannot be read: run this as the user that runs the server") from None
+        if not there:
             raise StartError(f"there is no database at {file}: start the server once, or name its --data-dir")
 
 
