@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import selectors
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 
 PROGRAM = Path(__file__).with_name("program.py")
 PATIENCE = 15.0
+EVENTS_AHEAD = 1 << 20
+"""Bytes of events that the program may print before a test reads them; it would block on a full pipe."""
 
 
 class Program:
@@ -35,6 +38,7 @@ class Program:
         assert self.process.stdout is not None
         self._out = self.process.stdout.fileno()
         os.set_blocking(self._out, False)
+        fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, EVENTS_AHEAD)
         self._rest = b""
         self.events: list[dict[str, Any]] = []
         self._seen = 0
