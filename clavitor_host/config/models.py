@@ -235,13 +235,14 @@ class HostConfig(Section):
         description="Bearer token for `/api/v1/prometheus`. Not set: metrics answer to loopback, "
         "and to metrics tokens of `clavitor token create`.",
     )
-    log: LogConfig = LogConfig()
-    tls: TlsConfig = TlsConfig()
-    limits: LimitsConfig = LimitsConfig()
+    # Defaults are not validated: constructing them spares the start a compiled schema for each table.
+    log: LogConfig = LogConfig.model_construct()
+    tls: TlsConfig = TlsConfig.model_construct()
+    limits: LimitsConfig = LimitsConfig.model_construct()
     oidc: OidcConfig | None = None
-    login: LoginConfig = LoginConfig()
-    session: SessionConfig = SessionConfig()
-    audit: AuditConfig = AuditConfig()
+    login: LoginConfig = LoginConfig.model_construct()
+    session: SessionConfig = SessionConfig.model_construct()
+    audit: AuditConfig = AuditConfig.model_construct()
 
     @field_validator("database_url")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -250,3 +251,16 @@ def test_plain_serve_does_not_load_the_command_line() -> None:
 def _modules_after(code: str) -> set[str]:
     command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_no_distribution_is_asked_for_pydantic_plugins(tmp_path: Path) -> None:
+    package = tmp_path / "intruder-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: intruder\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[pydantic]\nintruder = intruder:plugin\n")
+    (tmp_path / "intruder.py").write_text("import sys\nprint('intruder loaded', file=sys.stderr)\nplugin = None\n")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environ.pop("PYDANTIC_DISABLE_PLUGINS", None)
+    command = [sys.executable, "-m", "clavitor_host", "config", "check", "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert "intruder" not in done.stderr
