@@ -18,6 +18,7 @@ from clavitor_host.identity.names import clean_name
 from clavitor_host.identity.rows import record
 from clavitor_host.identity.tables import tokens
 from clavitor_host.identity.users import locked_user
+from clavitor_host.storage.errors import UniqueViolation
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
@@ -40,12 +41,15 @@ async def create_token(
     scope: Scope = "write",
     environment_id: str | None = None,
     expires_at: int | None = None,
+    token_id: str | None = None,
     requested_by: Identity,
 ) -> tuple[Token, str]:
     """Make a token; returns what is kept of it, and the token itself, which is nowhere to be had again.
 
     kind: a "user" token acts as `user_id`, within that user's role; an "agent" token reaches its `environment_id`
     only; a "metrics" token reads the metrics. expires_at: µs since the epoch, None for never.
+    token_id: a new id of `new_token_id`, given by a caller who must not make two when it asks twice: the second time
+    is a 409 `token_exists`.
     Raises a 400 for what does not belong together, a 403 when `requested_by` gives away more than it has, a 404
     for an unknown user.
     """
@@ -60,8 +64,14 @@ async def create_token(
             scope=scope,
             environment_id=environment_id,
             expires_at=expires_at,
+            token_id=token_id,
             requested_by=requested_by,
         )
+
+
+def new_token_id(host: Host) -> str:
+    """Return an id that no token has."""
+    return uuid7(host.clock.now_us())
 
 
 async def add_token(
@@ -75,6 +85,7 @@ async def add_token(
     scope: Scope = "write",
     environment_id: str | None = None,
     expires_at: int | None = None,
+    token_id: str | None = None,
     requested_by: Identity,
 ) -> tuple[Token, str]:
     """Do what `create_token` does, in the caller's transaction."""
@@ -92,7 +103,7 @@ async def add_token(
             raise problem(409, "too_many_tokens", f"A user may have {MAX_TOKENS_PER_USER} tokens; revoke some first.")
     value = f"clv_{kind}_{secret()}"
     row = {
-        "id": uuid7(now),
+        "id": token_id or uuid7(now),
         "hash": digest(value.encode()),
         "kind": kind,
         "name": clean,
@@ -105,7 +116,10 @@ async def add_token(
         "expires_at": expires_at,
         "last_used_at": None,
     }
-    await tx.execute(sa.insert(tokens).values(row))
+    try:
+        await tx.execute(sa.insert(tokens).values(row))
+    except UniqueViolation:
+        raise problem(409, "token_exists", "This token was made already.") from None
     title = f"created {kind} token {clean}" + (f" of {owner}" if owner else "")
     told = ("kind", "user_id", "agent_id", "scope", "environment_id", "expires_at")
     payload = {"token_id": row["id"], **{key: row[key] for key in told if row[key] is not None}}

@@ -47,6 +47,16 @@ async def test_a_token_is_shown_once_and_works_until_it_is_revoked(
     assert (await ada.client.post(revoke, data=ada.page.forms["/logout"])).status_code == 404
 
 
+async def test_loading_the_answer_again_makes_no_second_token(harness: Harness, ada: Visitor) -> None:
+    page = await ada.open("/admin/tokens/new")
+    fields = {**page.forms["/admin/tokens/new"], "name": "backup job", "days": "7"}
+    first = await ada.client.post("/admin/tokens/new", data=fields)
+    again = await ada.client.post("/admin/tokens/new", data=fields)
+    assert SECRET.search(first.text)
+    assert (again.status_code, again.headers["location"]) == (303, "/admin/tokens?done=token-made")
+    assert len((await list_tokens(harness.host))[0]) == 1
+
+
 async def test_an_admin_makes_tokens_of_every_kind(harness: Harness, ada: Visitor, log_in: LogIn) -> None:
     await log_in("victor", "VIEWER")
     for kind, fields, told in (

@@ -16,6 +16,7 @@ NOTICES: Mapping[str, str] = MappingProxyType(
         "user-deleted": "The user was deleted, with their tokens and sessions.",
         "password-set": "The password was set, and the user's sessions have ended.",
         "password-changed": "Your password was changed. All your other sessions have ended.",
+        "token-made": "The token was made and shown already. If you no longer have it, revoke it and make another.",
         "token-revoked": "The token was revoked. It stopped working at once.",
         "session-ended": "The session was ended.",
         "sessions-ended": "All your other sessions were ended.",

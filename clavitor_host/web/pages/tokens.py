@@ -72,6 +72,7 @@ async def new_token(visit: Visit) -> quart.Response:
         "token_new.html",
         kind=kind if kind in KINDS and makes_all else "user",
         kinds=list(KINDS.items()) if makes_all else [],
+        token_id=visit.values.get("token_id") or tokens.new_token_id(visit.host),
         owner=visit.request.query.get("owner", visit.identity.actor),
         expiries=list(EXPIRIES.items()),
     )
@@ -80,7 +81,10 @@ async def new_token(visit: Visit) -> quart.Response:
 @blueprint.post("/admin/tokens/new")
 @page(action="tokens.write", again=new_token)
 async def create_token(visit: Visit) -> quart.Response:
-    """Answers with the token itself, the only time it is shown; everything else redirects after a POST."""
+    """Answers with the token itself, the only time it is shown; everything else redirects after a POST.
+
+    The form carries the new token's id, so that loading the answer again does not make a second token.
+    """
     form, host, identity = await visit.form(), visit.host, visit.identity
     kind = next((kind for kind in KINDS if kind == form.get("kind")), None)
     scope = next((scope for scope in get_args(Scope) if scope == form.get("scope", "read")), None)
@@ -90,17 +94,23 @@ async def create_token(visit: Visit) -> quart.Response:
         raise invalid_field("scope", "read or write")
     user_id = await _owner(visit, form.get("owner", identity.actor)) if kind == "user" else None
     await host.authorize(identity, "tokens.write", Resource("tokens", owner_id=user_id or NO_OWNER))
-    token, value = await tokens.create_token(
-        host,
-        name=form.get("name", ""),
-        kind=kind,
-        user_id=user_id,
-        agent_id=form.get("agent_id") or None,
-        scope=scope,
-        environment_id=form.get("environment_id") or None,
-        expires_at=_expiry(host, form.get("days", "")),
-        requested_by=identity,
-    )
+    try:
+        token, value = await tokens.create_token(
+            host,
+            name=form.get("name", ""),
+            kind=kind,
+            user_id=user_id,
+            agent_id=form.get("agent_id") or None,
+            scope=scope,
+            environment_id=form.get("environment_id") or None,
+            expires_at=_expiry(host, form.get("days", "")),
+            token_id=known_id(form.get("token_id", ""), invalid_field("token_id", "the id that the form came with")),
+            requested_by=identity,
+        )
+    except Problem as error:
+        if error.code == "token_exists":
+            return visit.redirect("/admin/tokens", done="token-made")
+        raise
     owner = (await _names(host, {user_id})).get(user_id) if user_id else None
     return visit.render("token_made.html", token=token, value=value, owner=owner, base_url=host.config.base_url)
 
