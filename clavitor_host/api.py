@@ -27,6 +27,7 @@ from clavitor_host.storage.database import Database, PointRead, Row, Transaction
 from clavitor_host.storage.leases import Lease
 from clavitor_host.storage.migrations import Migrations
 from clavitor_host.vault.models import Change
+from clavitor_host.web.pages.page import Visit, page
 
 __all__ = [
     "API_VERSION",
@@ -62,6 +63,7 @@ __all__ = [
     "StartError",
     "StorageUnavailable",
     "Transaction",
+    "Visit",
     "cron",
     "endpoint",
     "every",
@@ -70,6 +72,7 @@ __all__ = [
     "invalid_field",
     "json_reply",
     "log",
+    "page",
     "problem",
     "problem_reply",
     "unauthorized",

@@ -13,9 +13,12 @@ import pytest
 import sqlalchemy as sa
 
 from clavitor_host.errors import ConfigError
+from clavitor_host.identity.models import SYSTEM, Role
+from clavitor_host.identity.users import create_user
 from clavitor_host.plugins.frozen import BundleInfo
 from clavitor_host.plugins.models import CapsChange, FrozenPlugin
 from clavitor_host.testing import Harness, running_app, settings
+from tests.web.visitor import PASSWORD, Visitor
 
 BLOB = base64.b64encode(b"sealed by the client").decode()
 FOLDER = Path(__file__).parent / "third_party"
@@ -56,6 +59,23 @@ async def test_its_routes_use_its_tables_config_and_metrics(running: Harness) ->
     assert "clavitor_notes_written_total 1.0" in metrics
     document = (await client.get("/api/v1/openapi.json")).json()
     assert "put" in document["paths"]["/api/v1/notes/{entry_id}"]
+
+
+async def test_its_admin_page_is_a_page_like_the_hosts(running: Harness) -> None:
+    await create_user(running.host, name="ada", role=Role.ADMIN, password=PASSWORD, requested_by=SYSTEM)
+    ada = Visitor(running)
+    await ada.open("/admin/notes")
+    assert ada.at == "/login?next=%2Fadmin%2Fnotes"
+    await ada.log_in("ada")
+    page = await ada.open("/admin/notes")
+    assert "/admin/notes" in page.links
+    page = await ada.submit("/admin/notes", text="")
+    assert (ada.response.status_code, "Text: expected a note." in page.text) == (400, True)
+    page = await ada.submit("/admin/notes", text="<b>bold</b>")
+    assert (ada.at, "The note was written." in page.text) == ("/admin/notes?done=written", True)
+    assert "&lt;b&gt;bold" in ada.response.text
+    assert (await ada.client.post("/admin/notes", data={"text": "forged"})).status_code == 403
+    await ada.client.aclose()
 
 
 async def test_its_job_ran(running: Harness) -> None:

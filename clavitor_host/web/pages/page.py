@@ -32,12 +32,23 @@ _URL_SAFE = "/?&=%:@!$'()*+,;~-._"
 
 
 class Visit:
-    """One visit to a page. `error`: why the form that was sent is shown again. `values`: what it held."""
+    """One visit to a page.
 
-    def __init__(self, request: Request, visitor: Identity | None, access: Access) -> None:
+    `request`: what was asked, with the host. `error`: why the form that was sent is shown again.
+    `values`: what that form held.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        visitor: Identity | None,
+        access: Access,
+        notices: Mapping[str, str] = NOTICES,
+    ) -> None:
         self.request = request
         self.visitor = visitor
         self.access = access
+        self._notices = notices
         self.error: Problem | None = None
         self.values: dict[str, str] = {}
         self._form: Mapping[str, str] | None = None
@@ -60,7 +71,7 @@ class Visit:
     @property
     def notice(self) -> str:
         """What was just done, in one sentence."""
-        return NOTICES.get(self.request.query.get("done", ""), "")
+        return self._notices.get(self.request.query.get("done", ""), "")
 
     @property
     def wrong_field(self) -> str | None:
@@ -79,7 +90,11 @@ class Visit:
         return self._form
 
     def render(self, template: str, **context: Any) -> quart.Response:
-        """Return a page, with the status of `error` when there is one."""
+        """Return a page, with the status of `error` when there is one.
+
+        template: `file.html` of the host, or `package:file.html` from the `templates` folder of a plugin's package. It
+        extends `shell.html` (block `main`; `parts.html` has fields, tables and pills); `visit` and `error` are given.
+        """
         status = self.error.status if self.error else 200
         response = respond(template, {"visit": self, "error": self.error, **context}, status)
         if self.error is not None and "Retry-After" in self.error.headers:
@@ -87,18 +102,22 @@ class Visit:
         return response
 
     def redirect(self, path: str, *, done: str | None = None, cookie: str | None = None) -> quart.Response:
-        """Send the visitor on (303), with a word of `NOTICES` and a Set-Cookie value."""
+        """Send the visitor on (303), with the word of a notice and a Set-Cookie value."""
         return _see_other(f"{path}{'&' if '?' in path else '?'}done={done}" if done else path, cookie)
 
 
 View = Callable[..., Awaitable[quart.Response]]
 
 
-def page(*, action: str | None, again: View | None = None) -> Callable[[View], View]:
-    """Make `async def view(visit, **path)` a Quart view.
+def page(
+    *, action: str | None, again: View | None = None, notices: Mapping[str, str] = NOTICES
+) -> Callable[[View], View]:
+    """Make `async def view(visit, **path)` a Quart view that returns `visit.render(…)` or `visit.redirect(…)`.
 
-    action: what the visitor must be allowed to do; None for a page that anybody may see.
+    action: what the visitor must be allowed to do; None for a page that anybody may see. Strangers are sent to the
+    login, errors become pages, and a POST needs a form with `{{ csrf(visit) }}`.
     again: the page that shows the form anew when this one refuses what it was sent.
+    notices: word of `visit.redirect(…, done=word)` → the sentence that the page it leads to shows.
     """
     show_again: View | None = None if again is None else inspect.unwrap(again)
 
@@ -107,7 +126,7 @@ def page(*, action: str | None, again: View | None = None) -> Callable[[View], V
         async def guarded(**path: str) -> quart.Response:
             request = from_quart(quart.current_app.extensions[HOST])
             try:
-                visit = await _admit(request, action, path)
+                visit = await _admit(request, action, path, notices)
                 try:
                     return await view(visit, **path)
                 except Problem as error:
@@ -132,12 +151,12 @@ def _is_about_the_form(error: Problem) -> bool:
     return 400 <= error.status < 500 and error.code not in ("unauthorized", "csrf") and error.status != 404
 
 
-async def _admit(request: Request, action: str | None, path: Mapping[str, str]) -> Visit:
+async def _admit(request: Request, action: str | None, path: Mapping[str, str], notices: Mapping[str, str]) -> Visit:
     host = request.host
     if action is None:
         identity = await host.identify(request) if request.method in ("GET", "HEAD") else None
         if identity is None or identity.via != "session":
-            return Visit(request, None, Access())
+            return Visit(request, None, Access(), notices)
     else:
         identity = await host.authenticate(request)
         if identity.via != "session":
@@ -145,7 +164,7 @@ async def _admit(request: Request, action: str | None, path: Mapping[str, str]) 
         resource = Resource(action.partition(".")[0], next(iter(path.values()), None))
         await host.authorize(identity, action, resource)
     request.identity = identity
-    return Visit(request, identity, await access(host, identity))
+    return Visit(request, identity, await access(host, identity), notices)
 
 
 def _to_login(request: Request) -> quart.Response:

@@ -76,9 +76,8 @@ def environment() -> Environment:
 
     from clavitor_host.web.pages.assets import assets
 
-    folder = files(__package__).joinpath("templates")
     made = Environment(
-        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        loader=FunctionLoader(_template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -89,6 +88,12 @@ def environment() -> Environment:
         made.filters[function.__name__] = function
     made.globals["asset"] = lambda name: assets()[name].url
     return made
+
+
+def _template(name: str) -> str:
+    """Return the source of `file.html` of ours, or of `package:file.html` from that package's `templates` folder."""
+    package, _, file = name.rpartition(":")
+    return files(package or __package__).joinpath("templates", file).read_text("utf-8")
 
 
 def when(at: int | None, never: str = "never") -> Markup:

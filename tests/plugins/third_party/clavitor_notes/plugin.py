@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
-from quart import Blueprint
+from quart import Blueprint, Response
 
 from clavitor_host.api import (
     AdminPage,
@@ -25,10 +25,13 @@ from clavitor_host.api import (
     Request,
     Resource,
     Transaction,
+    Visit,
     endpoint,
     every,
     forbidden,
     hookimpl,
+    invalid_field,
+    page,
     problem,
 )
 
@@ -100,6 +103,24 @@ class NotesPlugin(Plugin):
             if row is None:
                 raise problem(404, "no_note", "There is no note.")
             return dict(row)
+
+        @routes.get("/admin/notes")
+        @page(action="plugins.read", notices={"written": "The note was written."})
+        async def show(visit: Visit) -> Response:
+            rows = await visit.host.db.fetch_all(sa.select(notes).order_by(notes.c.entry_id))
+            return visit.render("clavitor_notes:notes.html", notes=rows)
+
+        @routes.post("/admin/notes")
+        @page(action="plugins.read", again=show)
+        async def write_on_page(visit: Visit) -> Response:
+            text = (await visit.form()).get("text", "")
+            if not text:
+                raise invalid_field("text", "a note")
+            async with visit.host.db.transaction() as tx:
+                await tx.insert_many(
+                    notes, [{"entry_id": "page", "text": text}], upsert_on=("entry_id",), update=("text",)
+                )
+            return visit.redirect("/admin/notes", done="written")
 
         return [routes]
 
