@@ -26,6 +26,7 @@ from clavitor_host.plugins.models import AdminPage, Alert, CapsChange, Deploymen
 from clavitor_host.storage.database import Database, PointRead, Row, Transaction
 from clavitor_host.storage.leases import Lease
 from clavitor_host.storage.migrations import Migrations
+from clavitor_host.storage.signals import Signals
 from clavitor_host.vault.models import Change
 from clavitor_host.web.pages.page import Visit, page
 
@@ -60,6 +61,7 @@ __all__ = [
     "Resource",
     "Role",
     "Row",
+    "Signals",
     "StartError",
     "StorageUnavailable",
     "Transaction",

@@ -53,6 +53,7 @@ from clavitor_host.schema import HISTORY
 from clavitor_host.storage.database import Database
 from clavitor_host.storage.leases import LeaseKeeper
 from clavitor_host.storage.migrations import Migrations, migrate
+from clavitor_host.storage.signals import Signals
 from clavitor_host.storage.writer import GroupCommitWriter
 from clavitor_host.vault.metrics import vault_metrics
 from clavitor_host.vault.routes import HOT, HOT_PREFIX
@@ -61,6 +62,7 @@ from clavitor_host.vault.writing import EntryWriter
 from clavitor_host.web import errors, pages
 from clavitor_host.web.gateway import Gateway
 from clavitor_host.web.routing import Route
+from clavitor_host.web.status import report as status
 from clavitor_host.web.system import blueprint as system_routes
 
 METRICS_LOAD = 2.0
@@ -101,6 +103,7 @@ class App:
             await self._lifecycle.start(host)
             if not offline:
                 await self._leases.start()
+                await host.signals.start()
                 await self.jobs.start()
         except BaseException:
             await self.stop()
@@ -117,6 +120,7 @@ class App:
         if host.started_at:
             await _quietly(flush_last_used(host))
         await self._leases.stop()
+        await host.signals.stop()
         await host.writer.stop()
         await host.outbound.close()
         await host.db.close()
@@ -132,7 +136,7 @@ def create_host(
     """
     registry = registry or PluginRegistry(bundle.plugins, bundle.edition)
     configure(registry, config.plugin_tables, config.origins)
-    host = Host(authenticate=authenticate, authorize=authorize, note_refused=note_refused)
+    host = Host(authenticate=authenticate, authorize=authorize, note_refused=note_refused, status=status)
     host.config = config.host
     host.clock = clock or SystemClock()
     host.registry = registry
@@ -142,6 +146,7 @@ def create_host(
     host.outbound = Outbound(host.metrics)
     host.db = Database(config.host.storage_url)
     host.writer = GroupCommitWriter(host.db)
+    host.signals = Signals(host.db, host.clock, host.metrics)
     host.audit = AuditLog(host.writer, host.clock)
     host.entries = EntryWriter(host)
     host.cap_counters = {"max_users": count_users}

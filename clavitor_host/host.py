@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from clavitor_host.plugins.records import PluginRecord
     from clavitor_host.plugins.registry import PluginRegistry
     from clavitor_host.storage.database import Database, Transaction
+    from clavitor_host.storage.signals import Signals
     from clavitor_host.storage.writer import GroupCommitWriter
     from clavitor_host.vault.writing import EntryWriter
 
 Authenticate = Callable[["Host", "Request"], Awaitable["Identity | None"]]
 NoteRefused = Callable[["Host", "Request", Problem], Awaitable[None]]
 Authorize = Callable[["Host", "Identity", str, "Resource"], Awaitable[None]]
+Status = Callable[["Host"], Awaitable[dict[str, Any]]]
 
 
 class Host:
@@ -54,6 +56,7 @@ class Host:
     clock: Clock
     db: Database
     writer: GroupCommitWriter
+    signals: Signals
     audit: AuditLog
     metrics: Metrics
     outbound: Outbound
@@ -70,13 +73,16 @@ class Host:
     metrics_token: str | None = None
     started_at: int = 0
 
-    def __init__(self, *, authenticate: Authenticate, authorize: Authorize, note_refused: NoteRefused) -> None:
+    def __init__(
+        self, *, authenticate: Authenticate, authorize: Authorize, note_refused: NoteRefused, status: Status
+    ) -> None:
         self.shutdown = asyncio.Event()
         self.state: dict[str, Any] = {}
         """What features keep for the life of the app, under their own name."""
         self._authenticate = authenticate
         self._authorize = authorize
         self._note_refused = note_refused
+        self._status = status
 
     @property
     def data_dir(self) -> Path:
@@ -120,6 +126,11 @@ class Host:
     async def authorize(self, identity: Identity, action: str, resource: Resource) -> None:
         """Raise a 403 unless the roles and every policy allow the action."""
         await self._authorize(self, identity, action, resource)
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `clavitor status` and `/api/v1/status` show: the host's own facts, and under `plugins` what each
+        plugin reports of itself. Raises `StorageUnavailable`."""
+        return await self._status(self)
 
     async def refused(self, request: Request, error: Problem) -> None:
         """Record a refusal in the audit log, once, and bounded. Never raises: the refusal stands without it."""

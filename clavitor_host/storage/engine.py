@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from clavitor_host.storage.compile import Bound, Compiler, Row
@@ -68,4 +68,12 @@ class Engine(Protocol):
 
     async def ping(self) -> None:
         """Raise `StorageUnavailable` when the database cannot be used."""
+        ...
+
+    async def listen(self, channel: str, hear: Callable[[str | None], None], wanted: Callable[[], bool]) -> None:
+        """Hand what other connections notify on `channel` to `hear`, until `wanted` says no.
+
+        `hear(None)`: something may have been missed; at least once, as soon as listening has begun. Raises
+        `StorageUnavailable` when listening cannot begin, or has ended.
+        """
         ...

@@ -21,7 +21,7 @@ class Migrations:
 
     A revision's identifier is its module's name::
 
-        # clavitor_fleet/migrations/0001_initial.py
+        # clavitor_notes/migrations/0001_initial.py
         import sqlalchemy as sa
         from alembic import op
 
@@ -29,10 +29,10 @@ class Migrations:
         down_revision = None
 
         def upgrade() -> None:
-            op.create_table("apps", sa.Column("id", sa.String(36), primary_key=True))
+            op.create_table("notes", sa.Column("id", sa.String(36), primary_key=True))
 
-        # clavitor_fleet/plugin.py
-        Migrations("fleet", "clavitor_fleet.migrations", revisions=("0001_initial",), tables=("apps",))
+        # clavitor_notes/plugin.py
+        Migrations("notes", "clavitor_notes.migrations", revisions=("0001_initial",), tables=("notes",))
     """
 
     name: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Literal, cast
 
@@ -28,6 +28,7 @@ from clavitor_host.storage.errors import (
     reraise,
     unavailable,
 )
+from clavitor_host.storage.postgres_listen import listen
 from clavitor_host.storage.postgres_start import explain
 from clavitor_host.storage.setwise import Insert, Setwise
 from clavitor_host.storage.shield import uninterrupted
@@ -241,6 +242,12 @@ class Engine:
 
     async def ping(self) -> None:
         await self.fetch(Bound("SELECT 1"))
+
+    async def listen(self, channel: str, hear: Callable[[str | None], None], wanted: Callable[[], bool]) -> None:
+        try:
+            await listen(self.url, channel, hear, wanted, connect_timeout=CONNECT_TIMEOUT)
+        except DRIVER_ERRORS as error:
+            reraise(error)
 
 
 class Session:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 INLINE_BYTES = 256 * 1024
 """A batch that writes more text and bytes than this writes from the thread."""
+
+WATCH_INTERVAL = 0.5
+"""Seconds between looks at whether another process has committed; a look takes some microseconds."""
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.025
@@ -161,6 +164,34 @@ class Engine:
         self._check_identity()
         await self.fetch(Bound("SELECT count(*) FROM sqlite_schema"))
 
+    async def listen(self, channel: str, hear: Callable[[str | None], None], wanted: Callable[[], bool]) -> None:
+        """Call `hear(None)` when another process has committed, whatever it wrote: SQLite tells no more."""
+        del channel
+        seen: tuple[KeptConnection, int] | None = None
+        while wanted():
+            version = await self._foreign_version() or seen
+            if version != seen:
+                seen = version
+                hear(None)
+            await asyncio.sleep(WATCH_INTERVAL)
+
+    async def _foreign_version(self) -> tuple[KeptConnection, int] | None:
+        """Return a value that changes with every commit of another process; None when it cannot be had at once.
+
+        `PRAGMA data_version` leaves out the commits of its own connection, and this is the only one that writes.
+        """
+        async with self.lock:
+            try:
+                _, kept = await self._usable_writer()
+                with self._without_waiting(kept.sqlite):
+                    (version,) = kept.sqlite.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as error:
+                if sqlite_code(error) & 0xFF in _BUSY:
+                    return None
+                self.mark_suspect(error)
+                reraise(error)
+            return kept, version
+
     def mark_suspect(self, error: BaseException) -> None:
         """Have the writer opened anew before its next use when `error` says that its file went wrong."""
         if isinstance(error, sqlite3.Error) and _is_suspect(error):
@@ -194,17 +225,24 @@ class Engine:
             connection.execute("ROLLBACK")
         pause = _FIRST_PAUSE
         while True:
-            connection.execute("PRAGMA busy_timeout = 0")
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                with self._without_waiting(connection):
+                    connection.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
                 if sqlite_code(error) & 0xFF not in _BUSY or time.monotonic() + pause > deadline:
                     raise
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {int(self.busy_timeout * 1000)}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    @contextlib.contextmanager
+    def _without_waiting(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Have statements on the event loop fail at once where they would wait for another process."""
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self.busy_timeout * 1000)}")
 
     def _check_identity(self) -> None:
         if _identity(self.path) != self._identity:

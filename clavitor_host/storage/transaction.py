@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from loguru import logger
 
 from clavitor_host.storage.compile import Bound, Query, Row, Values
-from clavitor_host.storage.errors import TransactionFailed
+from clavitor_host.storage.errors import OutcomeUnknown, TransactionFailed
 from clavitor_host.storage.point import PointRead
 from clavitor_host.storage.shield import uninterrupted
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clavitor_host.storage.engine import DialectName, Session
 
 AfterCommit = Callable[[], Awaitable[None] | None]
+BeforeCommit = Callable[["Transaction", Sequence[Any]], Awaitable[None]]
 Deferred = tuple[sa.Table, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 OPEN: ContextVar[tuple[Transaction, ...]] = ContextVar("clavitor_open_transactions", default=())
@@ -48,7 +49,9 @@ class Transaction:
         self._compiler = db.engine.compiler
         self._setwise = db.engine.setwise
         self._deferred: list[tuple[Deferred, Mapping[str, Any]]] = []
+        self._before_commit: list[tuple[BeforeCommit, Any]] = []
         self._after_commit: list[AfterCommit] = []
+        self._in_doubt: list[Callable[[], None]] = []
         self._failure: BaseException | None = None
         self._savepoints = 0
 
@@ -126,12 +129,14 @@ class Transaction:
         self._savepoints += 1
         name = f"clavitor_{self._savepoints}"
         await self.execute(f"SAVEPOINT {name}")
-        deferred, callbacks = len(self._deferred), len(self._after_commit)
+        waiting: tuple[list[Any], ...] = (self._deferred, self._before_commit, self._after_commit)
+        lengths = [len(items) for items in waiting]
         try:
             yield
             await self.execute(f"RELEASE SAVEPOINT {name}")
         except BaseException:
-            del self._deferred[deferred:], self._after_commit[callbacks:]
+            for items, length in zip(waiting, lengths, strict=True):
+                del items[length:]
             if not self.closed:
                 self._failure = None
                 await self.execute(f"ROLLBACK TO SAVEPOINT {name}")
@@ -147,9 +152,18 @@ class Transaction:
         if self.dialect == "postgresql":
             await self._fetch(Bound("SELECT pg_advisory_xact_lock($1)", (advisory_key(name),)))
 
+    def before_commit(self, work: BeforeCommit, item: Any) -> None:
+        """Have `work(tx, items)` awaited once, last of all before the commit, with the items of every call that
+        names the same `work`, in order. Its errors come out of the commit."""
+        self._before_commit.append((work, item))
+
     def after_commit(self, callback: AfterCommit) -> None:
         """Run `callback` once this transaction is committed; never when it is not. Its errors are logged."""
         self._after_commit.append(callback)
+
+    def in_doubt(self, callback: Callable[[], None]) -> None:
+        """Run `callback`, which must not raise, when the commit ends as `OutcomeUnknown`."""
+        self._in_doubt.append(callback)
 
     async def _fetch(self, bound: Bound) -> list[Row]:
         self._check()
@@ -176,13 +190,20 @@ class Transaction:
             ) from self._failure
 
     async def flush(self) -> None:
-        """Write the deferred rows: one statement for each kind, kinds in the order they first came."""
+        """Write the deferred rows: one statement for each kind, kinds in the order they first came. Then do what
+        waits for the commit."""
         kinds: dict[Deferred, list[Mapping[str, Any]]] = {}
         for shape, row in self._deferred:
             kinds.setdefault(shape, []).append(row)
         self._deferred.clear()
         for shape, rows in kinds.items():
             await self._insert(shape, rows)
+        works: dict[BeforeCommit, list[Any]] = {}
+        for work, item in self._before_commit:
+            works.setdefault(work, []).append(item)
+        self._before_commit.clear()
+        for work, items in works.items():
+            await work(self, items)
 
     async def commit(self) -> None:
         """Write what is deferred and commit. For `Database` and `GroupCommitWriter` only."""
@@ -196,7 +217,12 @@ class Transaction:
         await uninterrupted(self._commit())
 
     async def _commit(self) -> None:
-        await self._session.commit()
+        try:
+            await self._session.commit()
+        except OutcomeUnknown:
+            for callback in self._in_doubt:
+                callback()
+            raise
         self.committed = True
 
     async def rollback(self) -> None:
