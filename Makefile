@@ -1,6 +1,6 @@
 # Python 3.11 or newer and make are all it takes; the rest is set up in .venv and .tools. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint bench references clean
+.PHONY: help run setup test lint bench lock references clean
 
 BIN := .venv/bin
 LOCKED := uv.lock pyproject.toml $(wildcard plugins/*/pyproject.toml) tools/setup tools/uv.txt
@@ -27,6 +27,9 @@ lint: .venv/.ready-dev  ## style, types and import rules
 
 bench: .venv/.ready-dev  ## speed, as ratios to floors measured in the same run
 	@exec $(BIN)/python -m bench
+
+lock: .venv/.ready-dev  ## write bundles/*.lock anew: after every change of what is shipped
+	@$(BIN)/clavitor bundle lock --all
 
 references: .venv/.ready-dev  ## write the reference pages that are made from the code
 	@$(BIN)/python tools/references.py

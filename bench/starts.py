@@ -53,21 +53,31 @@ def run(*, quick: bool) -> Section:
 
 def first_200(command: Command, path: str) -> tuple[float, float]:
     """Start a program and end it; return the seconds to its first 200 for `GET path`, and its CPU time until then."""
-    port = free_port()
+    process, seconds = until_200(command, free_port(), path)
+    try:
+        return seconds, cpu_seconds(process.pid)
+    finally:
+        end(process)
+
+
+def until_200(command: Command, port: int, path: str) -> tuple[subprocess.Popen[bytes], float]:
+    """Start a program; return it, and the seconds to its first 200 for `GET path`. Raises `BrokenError`."""
     start = perf_counter()
     process = subprocess.Popen(
         command(port), cwd=CACHE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    try:
-        while not _is_200(port, path):
-            if process.poll() is not None or perf_counter() - start > START_PATIENCE:
-                process.kill()
-                raise BrokenError(f"did not start: {process.communicate()[1].decode()}")
-            sleep(0.001)
-        return perf_counter() - start, cpu_seconds(process.pid)
-    finally:
-        process.terminate()
-        process.communicate()
+    while not _is_200(port, path):
+        if process.poll() is not None or perf_counter() - start > START_PATIENCE:
+            process.kill()
+            raise BrokenError(f"did not start: {process.communicate()[1].decode()}")
+        sleep(0.001)
+    return process, perf_counter() - start
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a program that `until_200` started."""
+    process.terminate()
+    process.communicate()
 
 
 def _is_200(port: int, path: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 
@@ -15,7 +14,6 @@ def main() -> None:
 
         print(f"clavitor {__version__}")
         return
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # it would import what any installed distribution offers it
     gc.disable()  # loading makes no garbage; whoever runs on after it enables this again
     from clavitor_host.cli.main import run
 

@@ -19,6 +19,11 @@ from clavitor_host.testing import Harness, running_app, settings
 from clavitor_host.testing.postgres import PostgresServer, missing
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers of the suite."""
+    config.addinivalue_line("markers", "in_process: looks inside the app; not run against a server process")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """A fresh, empty database of each kind."""

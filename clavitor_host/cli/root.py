@@ -29,6 +29,7 @@ COMMANDS = {
     "restore": "restore",
     "config": "config",
     "plugins": "plugins",
+    "bundle": "bundle",
 }
 """Our commands in the order of the help page, each with its module in this package."""
 

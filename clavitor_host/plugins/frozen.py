@@ -2,9 +2,9 @@
 
 A built bundle has a module `clavitor_frozen` beside the host package:
 
-    NAME = "clavitor-community"
+    NAME = "clavitor-example"
     EDITION = "community"
-    PLUGINS = (("clavitor-community", "clavitor_community.plugin", False),)   # distribution, module, optional
+    PLUGINS = (("clavitor-example", "clavitor_example.plugin", False),)   # distribution, module, optional
 
 A checkout has `bundles/community.toml` beside it and reads nothing else. Both places are found from where this
 package was loaded from, never from the working folder, the environment or `sys.path`; and plugins are loaded

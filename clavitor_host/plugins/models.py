@@ -20,6 +20,8 @@ class Plugin:
     version: ClassVar[str]
     clavitor_api: ClassVar[str] = ">=1.0,<2"
     """The range of plugin contract versions it works with."""
+    outbound_hosts: ClassVar[tuple[str, ...]] = ()
+    """The hosts it contacts by default, for reviewers of a bundle."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from clavitor_host.audit.models import AuditEntry
 from clavitor_host.audit.verify import verify
 from clavitor_host.plugins.frozen import BundleInfo
@@ -14,6 +16,7 @@ from clavitor_host.vault.models import Write, WriteSet
 ROUNDS = 60
 
 
+@pytest.mark.in_process
 async def test_notes_and_writes_of_two_servers_do_not_lock_each_other_out(
     vault_url: str, tmp_path: Path, bundle: BundleInfo
 ) -> None:

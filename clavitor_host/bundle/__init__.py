@@ -1,0 +1,1 @@
+"""Building, proving and comparing bundles. The server never imports this."""

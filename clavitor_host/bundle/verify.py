@@ -1,0 +1,176 @@
+"""`clavitor bundle verify`: proves what an artifact is, from its own bytes.
+
+What takes long runs in processes of its own, begun first: the bill of materials against its schema, the search of
+every byte, the reading of bytecode. The rest runs meanwhile. Every check runs, whatever the others found.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clavitor_host.bundle.archive import Artifact, open_artifact
+from clavitor_host.bundle.beside import open_regular
+from clavitor_host.bundle.checks import companions, contents, members, signature, structure
+from clavitor_host.bundle.checks.forbidden import Search
+from clavitor_host.bundle.checks.models import Check, Fault, Subject, skipped
+from clavitor_host.bundle.errors import BundleError
+from clavitor_host.bundle.fingerprints import Fingerprints, fingerprints, forbidden_folders
+from clavitor_host.bundle.manifest import Manifest, checkout, load
+from clavitor_host.bundle.manifest import names as manifest_names
+
+_START = b"#!/usr/bin/env python3\n"
+_NOTHING = Fingerprints({}, {}, {}, {}, {}, {})
+
+
+class Report(NamedTuple):
+    """What was found. `digest`: sha256 (hex) of the file."""
+
+    path: Path
+    digest: str
+    checks: tuple[Check, ...]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Every broken rule."""
+        return [fault for check in self.checks for fault in check.faults]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        checks = [check.as_dict() for check in self.checks]
+        return {"artifact": self.path.name, "sha256": self.digest, "ok": not self.faults, "checks": checks}
+
+
+class Options(NamedTuple):
+    """What to check against.
+
+    `manifest`: a file, or the name of one in the checkout; None: the one with the artifact's bundle name.
+    `no_manifest`: do without one. `key`: the signer's public key.
+    """
+
+    manifest: str | None = None
+    no_manifest: bool = False
+    key: Path | None = None
+    recompile: bool = False
+
+
+def verify(path: Path, options: Options, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
+    """Check everything about the artifact at `path`. Raises BundleError when it cannot be read as one at all.
+
+    progress: called while modules are compiled again, with those done and all.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # nearly all that is made here stays until the end
+    try:
+        return _verify(path, options, progress)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _verify(path: Path, options: Options, progress: Callable[[int, int], None]) -> Report:
+    with opened(path) as artifact:
+        materials = companions.Materials(path)
+        manifest, absent = _manifest(artifact, options)
+        prints, missing = _prints(manifest)
+        forbid = manifest.forbid if manifest else None
+        strings, globs = (forbid.strings, forbid.distributions) if forbid else ((), ())
+        search = Search(artifact, strings, globs, prints)
+        digest = digest_of(artifact)
+        digests = {name: hashlib.sha256(artifact.data(name)).hexdigest() for name in artifact.names()}
+        subject = Subject(artifact, digest, digests, manifest, options.key)
+        checks = [
+            structure.check(artifact, digests),
+            members.check_frozen(artifact, digests),
+            members.check_records(artifact, digests),
+            contents.check_inside(artifact),
+        ]
+        if manifest is not None:
+            checks += [contents.check_manifest(artifact, manifest), contents.check_lock(artifact, manifest)]
+        else:
+            checks += absent
+        searched = search.finish(digests, missing)
+        checks += searched if manifest is not None else [check for check in searched if check.name == "bytecode"]
+        checks += [companions.check_checksum(subject), companions.check_provenance(subject)]
+        checks += [materials.finish(subject), signature.check(subject)]
+        if options.recompile:
+            from clavitor_host.bundle.checks import recompile
+
+            checks.append(recompile.check(artifact, progress))
+        return Report(path, digest, tuple(checks))
+
+
+def opened(path: Path) -> Artifact:
+    """Open an artifact, telling plainly what is none. Raises BundleError."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise BundleError(f"{path}: it is empty")
+            if file.read(len(_START)) != _START:
+                raise BundleError(f"{path}: not a bundle: it does not begin as one")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    artifact = open_artifact(path)
+    if artifact.layout.size != size:
+        artifact.close()
+        raise BundleError(f"{path.name}: {size} bytes, and what it says of itself makes {artifact.layout.size}")
+    return artifact
+
+
+def digest_of(artifact: Artifact) -> str:
+    """Return the sha256 (hex) of the open file."""
+    with os.fdopen(os.dup(artifact.fd), "rb") as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _manifest(artifact: Artifact, options: Options) -> tuple[Manifest | None, list[Check]]:
+    """Return the manifest, else the checks that say that what needs one was not made."""
+    if options.no_manifest:
+        names = ("manifest", "lock", "forbidden", "content")
+        return None, [skipped(name, "--no-manifest") for name in names]
+    if options.manifest is not None:
+        return load(options.manifest), []
+    name = artifact.frozen.name
+    try:
+        found = [manifest for each in manifest_names() if (manifest := _loaded(each)) and manifest.name == name]
+    except BundleError:
+        found = []
+    if found:
+        return found[0], []
+    reason = f"no manifest of {name} in bundles/ of this checkout: name it with --manifest, or pass --no-manifest"
+    return None, [Check("manifest", "FAIL", "", (Fault(artifact.path.name, reason),))]
+
+
+def _loaded(name: str) -> Manifest | None:
+    try:
+        return load(name)
+    except BundleError:
+        return None
+
+
+def _prints(manifest: Manifest | None) -> tuple[Fingerprints, list[str]]:
+    """Return what gives forbidden content away, and the forbidden names without a source folder here."""
+    if manifest is None:
+        return _NOTHING, []
+    roots = [manifest.root]
+    with suppress(BundleError):
+        roots.append(checkout())
+    globs = manifest.forbid.distributions
+    folders: dict[Path, None] = {}
+    missing = list(globs)
+    for root in dict.fromkeys(roots):
+        found, without = forbidden_folders(root, globs)
+        folders.update(dict.fromkeys(found.values()))
+        missing = [glob for glob in missing if glob in without]
+    if not folders:
+        return _NOTHING, missing
+    allowed = [root / "clavitor_host" for root in dict.fromkeys(roots) if (root / "clavitor_host").is_dir()]
+    allowed += [each.file for each in manifest.plugins if each.kind == "path" and each.file is not None]
+    return fingerprints(folders, allowed), missing

@@ -1,0 +1,744 @@
+"""`clavitor bundle verify`: passes on what was built, and names the member that breaks each rule."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import marshal
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from binascii import crc32
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h11
+import pytest
+
+from clavitor_host.bundle import archive
+from clavitor_host.bundle import frozen as frozen_manifest
+from clavitor_host.bundle.background import Background
+from clavitor_host.bundle.checks.structure import archive_kind
+from clavitor_host.bundle.compile import compile_source
+from clavitor_host.bundle.errors import BundleError
+from clavitor_host.bundle.frozen import FrozenMember
+from clavitor_host.bundle.keys import read_private
+from clavitor_host.bundle.launcher import stage2
+from clavitor_host.bundle.sign import sign
+from clavitor_host.bundle.verify import Options, Report, verify
+from tests.bundles.workshop import SECRET_MODULE, Workshop, make_key, record_row, wheel_members, write_beside
+
+Built = Callable[[str], Path]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path / "checkout")
+
+
+def failed(report: Report) -> dict[str, list[str]]:
+    """Return the faults by check."""
+    return {check.name: [str(fault) for fault in check.faults] for check in report.checks if check.status == "FAIL"}
+
+
+def status(report: Report) -> dict[str, str]:
+    return {check.name: check.status for check in report.checks}
+
+
+def expect(report: Report, check: str, *words: str) -> None:
+    """Fail unless one fault of the check has all the words."""
+    faults = failed(report).get(check, [])
+    assert any(all(word in fault for word in words) for fault in faults), failed(report)
+
+
+def raw_write(path: Path, workshop: Workshop, members: Mapping[str, bytes], **crcs: int) -> Path:
+    """Write an artifact as `archive.write` does, refusing nothing; crcs: false CRCs by name."""
+    plain = workshop.frozen()
+    everything = {**members, **archive.launcher_members(plain)}
+    everything[frozen_manifest.PLUGINS] = frozen_manifest.plugins_module(plain)
+    rows = [
+        FrozenMember(name, len(data), crcs.get(name, crc32(data)), hashlib.sha256(data).hexdigest())
+        for name, data in sorted(everything.items())
+    ]
+    frozen = plain._replace(members=tuple(rows))
+    everything[stage2.MANIFEST] = manifest = frozen_manifest.to_bytes(frozen)
+    layout = stage2.layout(rows, manifest)
+    pieces = [stage2.PREFIX]
+    for name, header, *_ in layout.regions:
+        pieces += [header, everything[name]]
+    path.write_bytes(b"".join([*pieces, *layout.central, layout.end]))
+    write_beside(path, frozen)
+    return path
+
+
+# --- what passes
+
+
+def test_what_was_built_passes_every_check(workshop: Workshop) -> None:
+    report = workshop.verify(recompile=True)
+    assert failed(report) == {}
+    assert status(report) == {
+        **dict.fromkeys(("structure", "members", "records", "plugins", "manifest", "lock", "forbidden"), "ok"),
+        **dict.fromkeys(("bytecode", "content", "checksum", "provenance", "materials", "recompiled"), "ok"),
+        "signature": "skipped",
+    }
+    assert all(check.what for check in report.checks)
+
+
+def test_a_source_folder_that_is_not_here_is_said(workshop: Workshop) -> None:
+    content = next(check for check in workshop.verify().checks if check.name == "content")
+    assert content.what.endswith("skipped: plugins/absent not in this checkout")
+    shutil.rmtree(workshop.root / "plugins/secret")
+    content = next(check for check in workshop.verify().checks if check.name == "content")
+    assert content.status == "skipped"
+    assert content.what == "plugins/secret* not in this checkout; plugins/absent not in this checkout"
+
+
+# --- what is smuggled in, by someone who makes the frozen manifest and the RECORD fit
+
+
+def test_a_forbidden_package_is_found_by_its_name(workshop: Workshop) -> None:
+    workshop.smuggled({"clavitor_secret/__init__.py": b""})
+    report = workshop.verify()
+    assert failed(report).keys() == {"forbidden"}
+    expect(report, "forbidden", "clavitor_secret/__init__.py: its name names clavitor_secret", "clavitor-secret*")
+    expect(report, "forbidden", "clavitor_good-1.0.0.dist-info/RECORD: it names clavitor_secret")
+
+
+def test_a_forbidden_distribution_is_found_by_its_metadata(workshop: Workshop) -> None:
+    workshop.build({"x-1.dist-info/METADATA": b"Name: Clavitor.Secret-Dial\nVersion: 1\n", "x-1.dist-info/RECORD": b""})
+    report = workshop.verify()
+    expect(report, "manifest", "x-1.dist-info/METADATA: distribution clavitor-secret-dial is forbidden")
+    expect(report, "forbidden", "x-1.dist-info/METADATA: it names clavitor.secret-dial")
+    expect(report, "plugins", "distribution clavitor-secret-dial is not in clavitor_frozen.json")
+
+
+def test_a_name_without_a_star_must_stand_alone(workshop: Workshop) -> None:
+    workshop.smuggled({"clavitor_good/a.txt": b"see clavitor-absentee, clavitor_absent_minded"})
+    assert failed(workshop.verify()) == {}
+    workshop.smuggled({"clavitor_good/a.txt": b"import Clavitor_Absent.plugin"})
+    expect(workshop.verify(), "forbidden", "clavitor_good/a.txt: it names clavitor_absent, which clavitor-absent")
+
+
+@pytest.mark.parametrize("data", [b"\0\1the HIDDEN mechanism\xff", "the hidden mechanism".encode("utf-16")])
+def test_a_forbidden_text_is_found_in_any_bytes(workshop: Workshop, data: bytes) -> None:
+    workshop.smuggled({"clavitor_good/logo.png": data})
+    expect(workshop.verify(), "forbidden", "clavitor_good/logo.png: it holds the forbidden text 'Hidden Mechanism'")
+
+
+def test_a_forbidden_text_is_found_in_a_name(workshop: Workshop) -> None:
+    workshop.smuggled({"clavitor_good/the HIDDEN mechanism.txt": b""})
+    expect(workshop.verify(), "forbidden", "HIDDEN mechanism.txt: its name holds the forbidden text")
+
+
+def test_content_is_found_under_an_innocent_name(workshop: Workshop) -> None:
+    workshop.smuggled({"clavitor_good/notes.txt": SECRET_MODULE.encode()})
+    report = workshop.verify()
+    assert failed(report).keys() == {"content"}
+    expect(report, "content", "clavitor_good/notes.txt: it is plugins/secret/clavitor_secret/plugin.py")
+    expect(report, "content", "clavitor_good/notes.txt: it holds", "lines of plugins/secret/clavitor_secret/plugin.py")
+
+
+def test_content_is_found_in_pieces(workshop: Workshop) -> None:
+    text = SECRET_MODULE.replace("\n", "\r\n").replace("    ", "\t").encode()
+    pieces = {f"clavitor_good/part{at:05}.bin": b"\0" + text[at : at + 250] for at in range(0, len(text), 250)}
+    workshop.smuggled(pieces)
+    found = {fault.partition(":")[0] for fault in failed(workshop.verify())["content"]}
+    assert len(found) >= len(pieces) - 2, found
+
+
+def test_content_is_found_inside_another_source_as_a_string(workshop: Workshop) -> None:
+    workshop.smuggled({"clavitor_good/table.json": json.dumps({"text": SECRET_MODULE}).encode()})
+    expect(workshop.verify(), "content", "clavitor_good/table.json: it holds", "lines of")
+
+
+def test_a_file_that_is_no_source_is_found_by_its_digest(workshop: Workshop) -> None:
+    chart = (workshop.root / "plugins/secret/clavitor_secret/chart.svg").read_bytes()
+    workshop.smuggled({"clavitor_good/a.svg": chart})
+    expect(workshop.verify(), "content", "clavitor_good/a.svg: it is plugins/secret/clavitor_secret/chart.svg")
+
+
+@pytest.mark.parametrize("name", ["clavitor_good/help.pyc", "clavitor_good/help.txt"])
+def test_content_is_found_compiled(workshop: Workshop, name: str) -> None:
+    compiled = compile_source("clavitor_good/help.py", SECRET_MODULE.encode())
+    assert compiled
+    workshop.smuggled({"clavitor_good/help.py": b"HELP = 1\n", name: compiled})
+    report = workshop.verify(recompile=True)
+    expect(report, "content", f"{name}: it holds compiled functions of plugins/secret/clavitor_secret/plugin.py")
+    expect(report, "content", f"{name}: it holds", "constants of plugins/secret/clavitor_secret/plugin.py")
+    expect(report, "content", f"{name}: it uses the names", "of plugins/secret/clavitor_secret/plugin.py")
+    assert ("recompiled" in failed(report)) == name.endswith("c")
+
+
+def test_compiled_code_is_found_without_its_texts_and_names(workshop: Workshop) -> None:
+    """Bytecode alone, constants alone, names alone."""
+    alike = SECRET_MODULE.replace("LedgerTurner", "Dealer").replace("LEDGER_OF_TURNS", "X").replace("ledger", "table")
+    for source, word in (
+        (
+            '"""The ledger rests."""\ndef f():\n    return "the ledger rests here until the morning bell"\n',
+            "1 constant",
+        ),
+        ("def f(a):\n    return a.turn_the_ledger(a.rest_until_morning, a.LedgerTurner)\n", "it uses the names"),
+        (alike, "compiled functions"),
+    ):
+        data = compile_source("clavitor_good/a.py", source.encode())
+        assert data
+        workshop.smuggled({"clavitor_good/a.py": b"", "clavitor_good/a.pyc": data})
+        expect(workshop.verify(), "content", "clavitor_good/a.pyc", word)
+
+
+def test_what_the_allowed_sources_say_too_gives_nothing_away(workshop: Workshop) -> None:
+    shared = '\n\ndef shared_helper(values):\n    """Add them up, as both of these plugins need it done."""\n' + (
+        "    total_of_everything = sum(value * 2 for value in values if value is not None)\n"
+        "    return total_of_everything\n"
+    )
+    for plugin in ("good", "secret"):
+        file = workshop.root / f"plugins/{plugin}/clavitor_{plugin}/plugin.py"
+        file.write_text(file.read_text() + shared)
+    data = (workshop.root / "plugins/good/clavitor_good/plugin.py").read_bytes()
+    compiled = compile_source("clavitor_good/more.py", data)
+    assert compiled
+    workshop.smuggled({"clavitor_good/more.py": data, "clavitor_good/more.pyc": compiled})
+    assert failed(workshop.verify()) == {}
+
+
+def test_a_helper_that_both_have_with_other_words_around_it_gives_nothing_away(workshop: Workshop) -> None:
+    helper = "\n\ndef added(values{0}):\n{1}    total = sum(value * 2 for value in values if value)\n" + (
+        "    for value in values:\n        total = total + value.size - len(values)\n    return total\n"
+    )
+    texts = {"good": helper.format("", ""), "secret": helper.format(": list", '    """Add them up."""\n')}
+    for plugin, text in texts.items():
+        file = workshop.root / f"plugins/{plugin}/clavitor_{plugin}/helper.py"
+        file.write_text(text)
+    compiled = compile_source("clavitor_good/helper.py", texts["good"].encode())
+    assert compiled
+    own = {"clavitor_good/helper.py": texts["good"].encode(), "clavitor_good/helper.pyc": compiled}
+    workshop.smuggled(own)
+    assert failed(workshop.verify()) == {}
+    workshop.smuggled({**own, "clavitor_good/other.py": b"", "clavitor_good/other.pyc": compiled})
+    assert failed(workshop.verify()).keys() == {"content"}
+
+
+def test_what_a_library_says_by_itself_gives_nothing_away_there(workshop: Workshop) -> None:
+    library = Path(h11.__file__).with_name("_connection.py").read_bytes()
+    line = next(line for line in library.split(b"\n") if len(line.strip()) > 50 and line.startswith(b"        self."))
+    file = workshop.root / "plugins/secret/clavitor_secret/plugin.py"
+    file.write_bytes(file.read_bytes() + b"\n\nclass H11(object):\n    def __init__(self):\n" + line + b"\n")
+    workshop.smuggled({"h11/_connection.py": library})
+    assert failed(workshop.verify()) == {}
+    workshop.smuggled({"h11/_connection.py": library + SECRET_MODULE.encode(), "clavitor_good/a.txt": line})
+    expect(workshop.verify(), "content", "h11/_connection.py: it holds", "lines of")
+    expect(workshop.verify(), "content", "clavitor_good/a.txt: it holds 1 line of")
+
+
+def test_a_forbidden_file_copied_into_an_allowed_folder_is_found(workshop: Workshop) -> None:
+    """The mistake that someone makes by hand: what was copied must not count as allowed."""
+    copy = workshop.root / "plugins/good/clavitor_good/ledger.py"
+    copy.write_text("# ours now\n" + SECRET_MODULE)
+    workshop.smuggled({"clavitor_good/ledger.py": copy.read_bytes()})
+    expect(workshop.verify(), "content", "clavitor_good/ledger.py: it holds", "lines of plugins/secret")
+
+
+def test_a_nested_archive_is_found(workshop: Workshop) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as nested:
+        nested.writestr("clavitor_secret/plugin.py", SECRET_MODULE)
+    workshop.smuggled({"clavitor_good/a.dat": inner.getvalue(), "clavitor_good/b.dat": b"plain" + inner.getvalue()})
+    report = workshop.verify()
+    expect(report, "structure", "clavitor_good/a.dat: an archive or compressed data inside the artifact (zip)")
+    expect(report, "structure", "clavitor_good/b.dat: an archive or compressed data inside the artifact (zip)")
+
+
+def test_every_usual_kind_of_archive_is_known() -> None:
+    import bz2
+    import gzip
+    import lzma
+    import tarfile
+    import zlib
+
+    text = SECRET_MODULE.encode()
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive_file:
+        info = tarfile.TarInfo("a")
+        info.size = len(text)
+        archive_file.addfile(info, io.BytesIO(text))
+    made = {
+        "gzip": gzip.compress(text),
+        "bzip2": bz2.compress(text),
+        "xz": lzma.compress(text),
+        "lzma": lzma.compress(text, lzma.FORMAT_ALONE),
+        "zlib": zlib.compress(text),
+        "tar": tar.getvalue(),
+    }
+    assert {kind: archive_kind(data) for kind, data in made.items()} == {kind: kind for kind in made}
+    assert [archive_kind(data) for data in (b"", b"PK", b"x\x9c not so", text, b"PK\5\6" + b"\0" * 30)] == [""] * 4 + [
+        "zip"
+    ]
+
+
+def test_bytecode_that_ends_the_interpreter_is_named(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader is another process: here it is really killed, at the second and the last member."""
+    loads = marshal.loads
+
+    def fragile(data: Any) -> Any:
+        if b"ends here" in bytes(data):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loads(data)
+
+    monkeypatch.setattr(marshal, "loads", fragile)
+    compiled = compile_source("a.py", b"A = 'it ends here'\n")
+    secret = compile_source("b.py", SECRET_MODULE.encode())
+    assert compiled and secret
+    names = {"a": compiled, "b": secret, "z": compiled}
+    workshop.smuggled({f"clavitor_good/{name}.pyc": data for name, data in names.items()} | {
+        f"clavitor_good/{name}.py": b"" for name in names
+    })  # fmt: skip
+    report = workshop.verify()
+    for name in ("a", "z"):
+        expect(report, "bytecode", f"clavitor_good/{name}.pyc: its bytecode cannot be read safely: ", "SIGKILL")
+    expect(report, "content", "clavitor_good/b.pyc: it holds compiled functions")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"not bytecode at all", "named as bytecode, and is none"),
+        (b"\xa7\x0d\r\n" + b"\0" * 12 + b"\xff\xff\xff", "no bytecode: "),
+        (b"\xa7\x0d\r\n" + b"\0" * 12 + b"i\0\0\0\0", "bytecode that is no module"),
+        (b"\xcb\x0d\r\n" + b"\0" * 12 + b"i\0\0\0\0", "bytecode of another Python"),
+    ],
+)
+def test_what_is_no_bytecode_is_named(workshop: Workshop, data: bytes, reason: str) -> None:
+    workshop.smuggled({"clavitor_good/a.py": b"", "clavitor_good/a.pyc": data})
+    expect(workshop.verify(), "bytecode", "clavitor_good/a.pyc", reason)
+
+
+def test_work_that_dies_says_how() -> None:
+    def dying() -> Any:
+        yield "first"
+        os.kill(os.getpid(), 9)
+
+    def failing() -> Any:
+        yield "first"
+        raise ValueError("no more")
+
+    assert Background(dying).finish() == (["first"], "killed by SIGKILL")
+    assert Background(failing).finish() == (["first"], "ValueError: no more")
+    assert Background(lambda: [1, 2]).finish() == ([1, 2], "")
+
+
+# --- the file and its members
+
+
+def test_random_flips_in_headers_and_directory_are_all_found(workshop: Workshop) -> None:
+    whole = workshop.path.read_bytes()
+    with archive.open_artifact(workshop.path) as opened:
+        layout = opened.layout
+    places = [range(len(stage2.PREFIX)), range(layout.start, layout.size)]
+    places += [range(at, at + len(header)) for _, header, at, *_ in layout.regions]
+    dice = random.Random(3)
+    workshop.path.with_name(f"{workshop.path.name}.cdx.json").unlink()
+    for _ in range(30):
+        at = dice.choice(dice.choice(places))
+        data = bytearray(whole)
+        data[at] ^= 1 << dice.randrange(8)
+        workshop.path.write_bytes(data)
+        try:
+            report = workshop.verify(manifest=None, no_manifest=True)
+        except BundleError:
+            continue
+        assert "structure" in failed(report), f"byte {at}"
+
+
+def test_a_flip_in_a_member_names_it(workshop: Workshop) -> None:
+    data = bytearray(workshop.path.read_bytes())
+    data[data.index(b"the small host is running")] ^= 1
+    workshop.path.write_bytes(data)
+    report = workshop.verify()
+    expect(report, "members", "clavitor_host/__main__.py: sha256")
+    expect(report, "records", "clavitor_host/__main__.py: not what clavitor_host-1.0.0.dist-info/RECORD says")
+    assert {"checksum", "provenance"} <= failed(report).keys()
+
+
+def test_bytes_before_after_and_missing_are_found(workshop: Workshop) -> None:
+    whole = workshop.path.read_bytes()
+    workshop.path.write_bytes(whole.replace(b"python3", b"python9", 1))
+    with pytest.raises(BundleError, match="not a bundle"):
+        workshop.verify()
+    workshop.path.write_bytes(whole + b"\0")
+    with pytest.raises(BundleError, match="end record"):
+        workshop.verify()
+    for end in (100, len(whole) // 2, len(whole) - 1):
+        workshop.path.write_bytes(whole[:end])
+        with pytest.raises(BundleError, match=workshop.path.name):
+            workshop.verify()
+
+
+def test_a_crc_that_is_not_the_members_is_found(workshop: Workshop) -> None:
+    raw_write(workshop.path, workshop, workshop.members, **{"clavitor_good/plugin.py": 7})
+    assert failed(workshop.verify()).keys() == {"members"}
+    expect(workshop.verify(), "members", "clavitor_good/plugin.py: CRC", "00000007 was frozen")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up.py", "clavitor_good/../x.py", "a//b", "a\\b"])
+def test_a_name_that_leads_elsewhere_is_found(workshop: Workshop, name: str) -> None:
+    record = "clavitor_good-1.0.0.dist-info/RECORD"
+    row = record_row(name, b"x").encode()
+    raw_write(workshop.path, workshop, {**workshop.members, name: b"x", record: workshop.members[record] + row})
+    expect(workshop.verify(), "structure", "no name for a member: plain ASCII, relative, without . and .. is needed")
+
+
+def test_a_rewritten_launcher_is_named(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = archive.launcher_members
+
+    def forged(frozen: Any) -> dict[str, bytes]:
+        made = real(frozen)
+        old = hashlib.sha256(made[stage2.LAUNCHER]).hexdigest().encode()
+        made[stage2.LAUNCHER] += b"\nrun = print\n"
+        made[archive.MAIN] = made[archive.MAIN].replace(old, hashlib.sha256(made[stage2.LAUNCHER]).hexdigest().encode())
+        return made
+
+    monkeypatch.setattr(archive, "launcher_members", forged)
+    workshop.build()
+    monkeypatch.undo()
+    report = workshop.verify()
+    assert failed(report).keys() == {"structure"}
+    expect(report, "structure", "clavitor_launcher.py: not what this host's builder writes")
+    expect(report, "structure", "__main__.py: not what this host's builder writes")
+
+
+def test_compiled_launcher_parts_are_those_of_their_sources(workshop: Workshop) -> None:
+    other = compile_source("clavitor_frozen.py", b"PLUGINS = (('x', 'y', False),)\n")
+    assert other
+    workshop.build({"clavitor_frozen.pyc": other})
+    assert failed(workshop.verify()) == {"structure": ["clavitor_frozen.pyc: not what clavitor_frozen.py compiles to"]}
+
+
+def test_members_and_records_fit_each_other(workshop: Workshop) -> None:
+    record = "clavitor_good-1.0.0.dist-info/RECORD"
+    rows = workshop.members[record].decode()
+    host = workshop.members["clavitor_host-1.0.0.dist-info/RECORD"].decode()
+    cases = [
+        ({"stray.py": b""}, "stray.py: belongs to no distribution"),
+        ({"clavitor_good/a.pyc": compile_source("a", b"") or b""}, "clavitor_good/a.pyc: belongs to no distribution"),
+        ({record: (rows + record_row("gone.py", b"")).encode()}, f"gone.py: {record} lists it, and it is missing"),
+        ({record: (rows + host).encode()}, "clavitor_host/__init__.py: belongs to two distributions"),
+        ({"clavitor_good/plugin.py": b"pass\n"}, f"clavitor_good/plugin.py: not what {record} says"),
+        ({record: rows.replace("sha256=", "md5=").encode()}, f"clavitor_good/plugin.py: not what {record} says"),
+    ]
+    for extra, expected in cases:
+        workshop.build(extra)
+        expect(workshop.verify(), "records", expected)
+    del workshop.members[record]
+    workshop.build()
+    expect(workshop.verify(), "records", f"{record}: missing")
+
+
+def test_recompiling_finds_bytecode_of_another_source(workshop: Workshop) -> None:
+    other = compile_source("clavitor_good/plugin.py", b"GOOD = 1\n")
+    assert other
+    workshop.build({"clavitor_good/plugin.pyc": other})
+    assert failed(workshop.verify()) == {}
+    expect(workshop.verify(recompile=True), "recompiled", "clavitor_good/plugin.pyc: not what its source compiles to")
+    workshop.build(builder_python="3.11.999")
+    last = workshop.verify(recompile=True).checks[-1]
+    assert (last.name, last.status) == ("recompiled", "skipped") and "built by Python 3.11.999" in last.what
+
+
+# --- manifest and lock
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"edition": "commercial"}, "edition is commercial, bundles/workshop.toml says community"),
+        ({"license": "MIT"}, "license is MIT"),
+        ({"name": "clavitor-other"}, "name is clavitor-other"),
+        ({"plugins": ()}, "plugin clavitor-good of bundles/workshop.toml is missing"),
+    ],
+)
+def test_what_the_manifest_says_otherwise_is_named(workshop: Workshop, changes: dict[str, Any], expected: str) -> None:
+    workshop.build(**changes)
+    expect(workshop.verify(), "manifest", expected)
+
+
+def test_plugins_are_compared_one_by_one(workshop: Workshop) -> None:
+    (good,) = workshop.frozen().plugins
+    workshop.build(plugins=(good._replace(optional=True),))
+    expect(workshop.verify(), "manifest", "plugin clavitor-good: bundles/workshop.toml says another module or")
+    workshop.build(plugins=(good, good._replace(distribution="clavitor-more")))
+    expect(workshop.verify(), "manifest", "plugin clavitor-more is not in bundles/workshop.toml")
+    workshop.build(plugins=(good._replace(clavitor_api=">=2.0"),))
+    expect(workshop.verify(), "plugins", "plugin good needs API >=2.0, the host has 1.0")
+    workshop.build(plugins=(good._replace(clavitor_api="new"),))
+    expect(workshop.verify(), "plugins", "plugin good: clavitor_api 'new' is not a version range")
+    workshop.build(plugins=(good._replace(module="clavitor_good.nowhere"),))
+    expect(workshop.verify(), "plugins", "module clavitor_good.nowhere of plugin good is not inside")
+
+
+def test_what_the_lock_says_otherwise_is_named(workshop: Workshop) -> None:
+    host, good = workshop.distributions
+    for changed, expected in (
+        ([host], "distribution clavitor-good is not in bundles/workshop.lock"),
+        ([host, good, good._replace(name="more")], "distribution more of bundles/workshop.lock is missing"),
+        ([host, good._replace(version="2.0")], "version of distribution clavitor-good is 1.0.0, bundles/workshop.lock"),
+        ([host, good._replace(sha256="0" * 64)], "sha256 of distribution clavitor-good is"),
+    ):
+        workshop.distributions = list(changed)
+        workshop.write_lock()
+        workshop.distributions = [host, good]
+        expect(workshop.verify(), "lock", expected)
+    workshop.manifest.with_suffix(".lock").unlink()
+    expect(workshop.verify(), "lock", "bundles/workshop.lock: is missing")
+
+
+def test_without_a_manifest_nothing_is_taken_for_granted(workshop: Workshop) -> None:
+    report = workshop.verify(manifest=None)
+    assert failed(report) == {
+        "manifest": [
+            f"{workshop.path.name}: no manifest of clavitor-workshop in bundles/ of this checkout: "
+            "name it with --manifest, or pass --no-manifest"
+        ]
+    }
+    report = workshop.verify(manifest=None, no_manifest=True)
+    assert failed(report) == {}
+    assert [name for name, said in status(report).items() if said == "skipped"] == [
+        *("manifest", "lock", "forbidden", "content", "signature")
+    ]
+
+
+# --- beside it
+
+
+def test_what_lies_beside_is_about_this_file(workshop: Workshop) -> None:
+    name = workshop.path.name
+    beside = {suffix: workshop.path.with_name(name + suffix) for suffix in (".sha256", ".intoto.json", ".cdx.json")}
+    digest = hashlib.sha256(workshop.path.read_bytes()).hexdigest()
+    sbom = beside[".cdx.json"].read_text()
+    for suffix, text, check, expected in (
+        (".sha256", f"{'0' * 64}  {name}\n", "checksum", "says 000000000000…"),
+        (".intoto.json", "{}", "provenance", "not an in-toto statement"),
+        (".cdx.json", "{", "materials", "not JSON"),
+        (".cdx.json", sbom.replace('"version": 1,', '"version": 1, "surprise": 2,'), "materials", "surprise"),
+        (".cdx.json", sbom.replace('"library"', '"libary"'), "materials", "components/0/type"),
+        (".cdx.json", sbom.replace("clavitor-good", "clavitor-bad"), "materials", "clavitor-bad 1.0.0 is not inside"),
+        (".cdx.json", sbom.replace('"content": "', '"content": "0123456789abcdef'), "materials", "content"),
+        (".cdx.json", sbom.replace("1.6", "1.5"), "materials", "specVersion is 1.5"),
+    ):
+        whole = beside[suffix].read_text()
+        assert whole != text
+        beside[suffix].write_text(text)
+        assert failed(workshop.verify()).keys() == {check}, expected
+        expect(workshop.verify(), check, f"{name}{suffix}: ", expected)
+        beside[suffix].unlink()
+        assert status(workshop.verify())[check] == "skipped"
+        beside[suffix].write_text(whole)
+    assert digest in beside[".sha256"].read_text()
+
+
+def test_a_hash_of_another_wheel_in_the_bill_of_materials_is_found(workshop: Workshop) -> None:
+    file = workshop.path.with_name(f"{workshop.path.name}.cdx.json")
+    good = workshop.distributions[1].sha256
+    file.write_text(file.read_text().replace(good, "0" * 64))
+    expect(workshop.verify(), "materials", "component clavitor-good 1.0.0 has another sha256")
+
+
+# --- signatures
+
+
+@pytest.fixture
+def signer(workshop: Workshop, tmp_path: Path) -> tuple[Path, Path]:
+    """A key, with which the workshop's artifact is signed."""
+    private, public = make_key(tmp_path)
+    sign(workshop.path, read_private(private, lambda: b""), private)
+    return private, public
+
+
+def test_a_signed_artifact_verifies_with_its_key_only(
+    workshop: Workshop, signer: tuple[Path, Path], tmp_path: Path
+) -> None:
+    report = workshop.verify(key=signer[1])
+    assert (failed(report), status(report)["signature"]) == ({}, "ok")
+    expect(workshop.verify(), "signature", "signed, but no --key to check it with")
+    other = workshop.verify(key=make_key(tmp_path, "other")[1])
+    expect(other, "signature", ".sha256.sig: not made by this key")
+    expect(other, "signature", ".intoto.dsse.json: not signed by this key")
+    for key in (signer[0], make_key(tmp_path, "rsa", "RSA")[1], tmp_path / "none.pem"):
+        assert failed(workshop.verify(key=key)).keys() == {"signature"}
+
+
+def test_an_unsigned_artifact_does_not_pass_for_a_signed_one(workshop: Workshop, tmp_path: Path) -> None:
+    report = workshop.verify(key=make_key(tmp_path)[1])
+    expect(report, "signature", ".sha256.sig is missing: it is not signed")
+    expect(report, "signature", ".intoto.dsse.json is missing: it is not signed")
+
+
+def test_an_artifact_forged_with_all_that_lies_beside_it_fails_its_signature(
+    workshop: Workshop, signer: tuple[Path, Path]
+) -> None:
+    """Launcher, frozen manifest, RECORD, checksum, bill of materials and provenance all fit each other."""
+    workshop.smuggled({"clavitor_good/more.py": b"print('something else')\n"})
+    assert failed(workshop.verify()).keys() == {"signature"}  # signed, but no key
+    report = workshop.verify(key=signer[1])
+    assert failed(report).keys() == {"signature"}
+    expect(report, "signature", f"{workshop.path.name}.sha256.sig: not made by this key")
+    expect(report, "signature", "its payload: its subject digest is not the file's sha256")
+    expect(report, "signature", f"{workshop.path.name}.intoto.json: not the provenance that was signed")
+
+
+def test_old_files_beside_a_new_artifact_fail(workshop: Workshop, signer: tuple[Path, Path]) -> None:
+    kept = workshop.path.with_name(f"{workshop.path.name}.sha256").read_bytes()
+    workshop.smuggled({"clavitor_good/more.py": b"print('something else')\n"})
+    workshop.path.with_name(f"{workshop.path.name}.sha256").write_bytes(kept)
+    expect(workshop.verify(key=signer[1]), "signature", "not the file that was signed")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda text: text.replace("in-toto+json", "other+json"), "not signed by this key"),
+        (lambda text: text.replace('"payload": "', '"payload": "AAAA'), "not signed by this key"),
+        (lambda text: text.replace('"payload": "', '"payload": "*'), "payload is not base64"),
+        (lambda text: "{}", "no signatures"),
+        (lambda text: "[" * 100, "not JSON"),
+    ],
+)
+def test_a_changed_envelope_fails(
+    workshop: Workshop, signer: tuple[Path, Path], change: Callable[[str], str], expected: str
+) -> None:
+    file = workshop.path.with_name(f"{workshop.path.name}.intoto.dsse.json")
+    file.write_text(change(file.read_text()))
+    report = workshop.verify(key=signer[1])
+    expect(report, "signature", f"{file.name}: ", expected)
+
+
+# --- the command
+
+
+CLAVITOR = [str(Path(sys.executable).parent / "clavitor"), "bundle"]
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "COLUMNS": "200", "LANG": "C.UTF-8"}
+    return subprocess.run([*CLAVITOR, *map(str, arguments)], env=environ, capture_output=True, text=True, check=False)
+
+
+def test_the_command_prints_a_line_for_every_check_and_names_the_member(workshop: Workshop) -> None:
+    done = command("verify", workshop.path, "--manifest", workshop.manifest)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 12 + ["skipped"]
+    workshop.smuggled({"clavitor_good/notes.txt": SECRET_MODULE.encode()})
+    done = command("verify", workshop.path, "--manifest", workshop.manifest)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {workshop.path.name} failed content: clavitor_good/notes.txt: it is ")
+    assert done.stderr.count("\n") == 1
+    assert "FAIL     content" in done.stdout
+    said = json.loads(command("verify", workshop.path, "--manifest", workshop.manifest, "--json").stdout)
+    assert said["ok"] is False and said["sha256"] == hashlib.sha256(workshop.path.read_bytes()).hexdigest()
+    (content,) = [check for check in said["checks"] if check["status"] == "FAIL"]
+    assert content["faults"][0]["where"] == "clavitor_good/notes.txt"
+
+
+def test_what_is_no_artifact_is_one_clear_line(workshop: Workshop, tmp_path: Path) -> None:
+    whole = workshop.path.read_bytes()
+    ordinary = tmp_path / "ordinary.zip"
+    with zipfile.ZipFile(ordinary, "w") as made:
+        made.writestr("a", "b")
+    for name, data in (("empty", b""), ("text", b"hello\n"), ("cut", whole[:-300]), ("start", whole[:100])):
+        (tmp_path / name).write_bytes(data)
+    sparse = tmp_path / "sparse"
+    sparse.write_bytes(whole[:100])
+    os.truncate(sparse, 10 << 30)
+    os.mkfifo(tmp_path / "pipe")
+    names = ["none", "", "empty", "text", "cut", "start", "ordinary.zip", "sparse", "pipe"]
+    for words in (["verify"], ["inspect"], ["diff", str(workshop.path)]):
+        for name in names:
+            done = command(*words, tmp_path / name)
+            assert (done.returncode, done.stdout) == (1, ""), (words, name)
+            assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, (words, name, done.stderr)
+            assert "unexpected" not in done.stderr
+
+
+def test_a_huge_file_is_not_read_into_memory(workshop: Workshop) -> None:
+    """10 GB of nothing between the first and the last bytes of an artifact, in 1 GB of address space."""
+    whole = workshop.path.read_bytes()
+    os.truncate(workshop.path, 10 << 30)
+    with workshop.path.open("r+b") as file:
+        file.seek(-400, 2)
+        file.write(whole[-400:])
+    limited = ["sh", "-c", 'ulimit -v 1048576; exec "$@"', "sh", *CLAVITOR, "inspect", str(workshop.path)]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+# --- the real ones
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["community", "minimal", "commercial"])
+def test_a_shipped_bundle_passes(built: Built, tree: Path, name: str) -> None:
+    report = verify(built(name), against(tree, name))
+    assert failed(report) == {}
+
+
+@pytest.mark.timeout(300)
+def test_control_the_community_rules_hit_the_commercial_bundle_in_every_way(built: Built, tree: Path) -> None:
+    """The same search that finds nothing in a community bundle, where there is something to find."""
+    report = verify(built("commercial"), against(tree, "community"))
+    expect(report, "manifest", "plugin clavitor-commercial is not in bundles/community.toml")
+    expect(report, "forbidden", "its name names clavitor_commercial")
+    expect(report, "forbidden", "/plugin.py: it names clavitor_commercial")
+    expect(report, "forbidden", "it holds the forbidden text")
+    expect(report, "content", "/plugin.py: it is plugins/")
+    expect(report, "content", "/plugin.py: it holds", "lines of plugins/")
+    expect(report, "content", "/plugin.pyc: it holds", "constants of plugins/")
+    expect(report, "content", "/plugin.pyc: it uses the names")
+    expect(report, "content", ".pyc: it holds compiled functions of plugins/")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["name", "content", "pyc"])
+def test_a_community_bundle_with_a_commercial_file_fails(built: Built, tree: Path, tmp_path: Path, way: str) -> None:
+    source = Path(__file__).parents[2] / "plugins/commercial/clavitor_commercial/plugin.py"
+    compiled = compile_source("h11/_extra.py", source.read_bytes())
+    assert compiled
+    extra = {
+        "name": {"clavitor_commercial/plugin.py": source.read_bytes()},
+        "content": {"h11/_extra.txt": b"\n".join(source.read_bytes().split(b"\n")[20:60])},
+        "pyc": {"h11/_extra.py": b"", "h11/_extra.pyc": compiled},
+    }[way]
+    path = tmp_path / built("community").name
+    with archive.open_artifact(built("community")) as whole:
+        members = {name: whole.data(name) for name in whole.names() if name not in archive.GENERATED}
+        record = next(name for name in members if name.startswith("h11-") and name.endswith("/RECORD"))
+        rows = "".join(record_row(name, data) for name, data in extra.items() if not name.endswith(".pyc"))
+        members |= {**extra, record: members[record] + rows.encode()}
+        archive.write(path, whole.frozen._replace(members=()), members)
+    report = verify(path, against(tree, "community"))
+    assert failed(report).keys() <= {"forbidden", "content"}
+    for name in extra:
+        if name != "h11/_extra.py":
+            assert any(fault.where == name for fault in report.faults), failed(report)
+
+
+def against(tree: Path, name: str) -> Options:
+    """Return to check against a manifest of the tree that the bundles were built from: its locks fit them."""
+    return Options(manifest=str(tree / "bundles" / f"{name}.toml"))
+
+
+def test_the_wheel_members_of_the_workshop_are_whole() -> None:
+    """The helper makes what a builder would: otherwise the tests above show nothing."""
+    members = wheel_members("clavitor-x", {"x.py": "X = 1\n"})
+    assert sorted(members) == [
+        "clavitor_x-1.0.0.dist-info/METADATA",
+        "clavitor_x-1.0.0.dist-info/RECORD",
+        "x.py",
+        "x.pyc",
+    ]
