@@ -1,0 +1,96 @@
+"""`clavitor telemetry`: what would be sent, and how sending fares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from clavitor_commercial.telemetry import Telemetry
+from clavitor_host.api import Host
+
+UNHEALTHY = 5
+"""Exit code: the command worked, and what it checked is not well."""
+
+app = typer.Typer(
+    name="telemetry", help="Show what is sent to the telemetry host, and how that fares.", no_args_is_help=True
+)
+
+
+@app.command()
+async def preview(ctx: typer.Context) -> None:
+    """Show the exact body of the next report, without sending it.
+
+    The `id` is another one in each report. `uptime_seconds` is known to the running server alone: here it is null.
+    """
+    from clavitor_commercial.report import report_body
+
+    async with ctx.obj.offline() as host:
+        telemetry = _telemetry(host)
+        status = {**await host.status(), "uptime_seconds": None}
+        body = report_body(status, telemetry.config, item_id="0" * 32, at=host.clock.now_us())
+    if ctx.obj.json:
+        print(json.dumps(body, separators=(",", ":")))
+        return
+    config = telemetry.config
+    _note(
+        f"POST {config.telemetry_host}/v1/metrics, every {config.telemetry_interval} s"
+        if telemetry.enabled
+        else "Telemetry is off: nothing is sent. With a telemetry host this would be:"
+    )
+    print(json.dumps(body, indent=2))
+
+
+@app.command()
+async def status(ctx: typer.Context) -> None:
+    """Show whether telemetry is on, what waits to be sent, and what went wrong last.
+
+    Exits with 5 when nothing was delivered for long.
+    """
+    async with ctx.obj.offline() as host:
+        telemetry = _telemetry(host)
+        report = await telemetry.report()
+        trouble = await telemetry.trouble()
+    if ctx.obj.json:
+        print(json.dumps({**report, "trouble": trouble}))
+    else:
+        _write(report, trouble)
+    if trouble:
+        raise typer.Exit(UNHEALTHY)
+
+
+def _telemetry(host: Host) -> Telemetry:
+    found = host.state["commercial"]
+    assert isinstance(found, Telemetry)
+    return found
+
+
+def _write(report: dict[str, Any], trouble: str | None) -> None:
+    lines = [("telemetry", f"on, to {report['telemetry_host']}" if report["telemetry"] else "off")]
+    for name in ("alerts", "reports"):
+        fares = report[name]
+        waiting = f"{fares['spooled']} waiting"
+        if fares["spooled"]:
+            waiting += f", the oldest since {_moment(fares['oldest_at'])}"
+        lines.append((name, waiting))
+        lines.append((f"{name} last success", _moment(fares["last_success_at"]) or "never"))
+        if fares["last_error"]:
+            lines.append((f"{name} last error", f"{_moment(fares['last_error_at'])} {fares['last_error']}"))
+    width = max(len(name) for name, _ in lines) + 1
+    for name, text in lines:
+        print(f"{name + ':':<{width}} {text}")
+    if trouble:
+        _note(trouble)
+
+
+def _moment(micros: int | None) -> str:
+    if micros is None:
+        return ""
+    return datetime.fromtimestamp(micros // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
