@@ -14,7 +14,7 @@ from bench import machine
 from bench.report import Section
 from bench.rounds import Bench, BrokenError, LoadGenerator, Pace
 
-SECTIONS = ("get", "put", "postgres", "start")
+SECTIONS = ("get", "put", "postgres", "start", "bundle", "held")
 
 
 def sections(cores: machine.Cores, pace: Pace, only: list[str], *, quick: bool) -> Iterator[Section]:
@@ -35,10 +35,18 @@ def sections(cores: machine.Cores, pace: Pace, only: list[str], *, quick: bool) 
                     from bench import postgres
 
                     yield postgres.run(bench)
-                else:
+                elif name == "start":
                     from bench import starts
 
                     yield starts.run(quick=quick)
+                elif name == "held":
+                    from bench import held
+
+                    yield held.run(bench, quick=quick)
+                else:
+                    from bench import bundle
+
+                    yield bundle.run(quick=quick)
 
 
 def main() -> int:

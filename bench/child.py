@@ -1,7 +1,8 @@
 """A server to measure, as a process: `python -m bench.child KIND --port N [--cpu N] [--data DIR] [--max-batch N]`.
 
 Kinds: `asgi` and `quart` are the bare floors under the product's server, `stock-asgi` and `stock-quart` the same under
-Hypercorn as it comes, `naive` the naive way, `product` is `clavitor serve` itself.
+Hypercorn as it comes, `naive` the naive way, `product` is `clavitor serve` itself, `holding` the same with the plugin
+that holds callers (`--tls FOLDER`: over TLS).
 """
 
 from __future__ import annotations
@@ -30,6 +31,31 @@ def serve_ours(app: Any, port: int) -> None:
         uvloop.run(run(bound))
 
 
+def add_holding(tls: Path | None) -> None:
+    """Make this a server that holds callers: the least edition, and the plugin. It takes 2,200 connections."""
+    from clavitor_commercial_tarpit.plugin import Tarpit
+
+    from clavitor_host.api import Plugin, hookimpl
+    from clavitor_host.plugins import frozen
+    from clavitor_host.plugins.models import FrozenPlugin
+
+    class Edition(Plugin):
+        name = "edition"
+        version = "1.0.0"
+
+        @hookimpl
+        def edition_name(self) -> str:
+            return "commercial"
+
+    plugins = (FrozenPlugin("edition", Edition), FrozenPlugin("clavitor-commercial-tarpit", Tarpit))
+    bundle = frozen.BundleInfo("bench", "commercial", plugins)
+    vars(frozen)["frozen_set"] = lambda root=None: bundle
+    os.environ["CLAVITOR_LIMITS_MAX_CONNECTIONS"] = "2200"
+    if tls is not None:
+        os.environ["CLAVITOR_TLS_CERT"] = str(tls / "server.pem")
+        os.environ["CLAVITOR_TLS_KEY"] = str(tls / "server.key")
+
+
 def serve_product(data: Path, port: int, max_batch: int | None, database_url: str) -> None:
     """Run `clavitor serve`. max_batch 1: one commit per request, everything else as it is."""
     if max_batch is not None:
@@ -55,12 +81,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--database-url", default="")
     parser.add_argument("--max-batch", type=int)
+    parser.add_argument("--tls", type=Path)
     given = parser.parse_args()
     if given.cpu:
         os.sched_setaffinity(0, given.cpu)
     for name in [name for name in os.environ if name.startswith("CLAVITOR_")]:
         del os.environ[name]
-    if given.kind == "product":
+    if given.kind == "holding":
+        add_holding(given.tls)
+    if given.kind in ("product", "holding"):
         serve_product(given.data, given.port, given.max_batch, given.database_url)
         return
     from bench import floors

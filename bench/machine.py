@@ -75,6 +75,14 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def resident(process: int) -> int:
+    """Return the bytes of memory of a process that are resident."""
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"no figure for process {process}")
+
+
 def _is_below(folder: Path, mount: str) -> bool:
     return mount == "/" or str(folder) == mount or str(folder).startswith(f"{mount}/")
 

@@ -8,7 +8,7 @@ a hot route that comes straight from ASGI, so both pass the same checks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,10 @@ from clavitor_host.identity.models import Resource
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
+
+HAND_OVER = "clavitor.hand_over"
+"""The ASGI extension, where the server can hand a connection over: `await hand_over(body, receiver)`. Called after the
+head, it sends head and `body`, and returns whether `receiver` has the socket; otherwise the rest goes the usual way."""
 
 HOST = "clavitor_host"
 """Key of the `Host` in `app.extensions`."""
@@ -186,20 +190,45 @@ def from_quart(host: Host) -> Request:
         id=state.get("request_id", ""),
         body=body,
         peer_certificate=state.get("peer_certificate"),
+        can_hand_over=HAND_OVER in (scope.get("extensions") or {}),
     )
 
 
 def to_quart(reply: Reply) -> quart.Response:
     """Return our reply as a Quart response. A stream is not cut by Quart's response time-out."""
-    content = reply.stream if reply.stream is not None else reply.body
+    hand_over: Any = None
+    if reply.hand_over is not None:
+        hand_over = (quart.request.scope.get("extensions") or {}).get(HAND_OVER)
+    streamed = reply.stream is not None or reply.hand_over is not None
+    content = _pieces(reply, hand_over) if streamed else reply.body
     response = quart.Response(content, status=reply.status, content_type=reply.content_type)
     if reply.content_type is None:
         response.headers.pop("Content-Type", None)
-    if reply.stream is not None:
+    if streamed:
         response.timeout = None
     for name, value in reply.headers.items():
         response.headers.add(name, value)
+    if hand_over is not None:
+        response.headers["Connection"] = "close"
     return response
+
+
+async def _pieces(reply: Reply, hand_over: Callable[..., Awaitable[bool]] | None) -> AsyncIterator[bytes]:
+    """Yield what is sent after the head; nothing, when the connection is handed over."""
+    stream = reply.stream
+    try:
+        if hand_over is not None:
+            if await hand_over(reply.body, reply.hand_over):
+                return
+        else:
+            yield reply.body  # also when it is empty: the head need not wait for the first piece
+        if stream is not None:
+            async for piece in stream:
+                yield piece
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _reply(result: Any, status: int) -> Reply:

@@ -15,6 +15,8 @@ from clavitor_host import strict_json
 from clavitor_host.errors import Problem, invalid_field, problem
 
 if TYPE_CHECKING:
+    import socket
+
     from clavitor_host.host import Host
     from clavitor_host.identity.models import Identity
 
@@ -31,6 +33,7 @@ class Request:
     `client`: source address as text, "" for a unix socket. `identity`: who asks, None until authenticated.
     `allowed`: the methods the path takes, where it is the method that no route takes (405).
     `peer_certificate`: the verified client certificate as `ssl.getpeercert()` gives it, or None.
+    `can_hand_over`: whether it came over plain HTTP/1, so that a reply's `hand_over` will as a rule be called.
     """
 
     __slots__ = (
@@ -38,6 +41,7 @@ class Request:
         "_query",
         "_raw_query",
         "allowed",
+        "can_hand_over",
         "client",
         "headers",
         "host",
@@ -62,6 +66,7 @@ class Request:
         id: str,
         body: Callable[[], Awaitable[bytes]],
         peer_certificate: Mapping[str, Any] | None = None,
+        can_hand_over: bool = False,
     ) -> None:
         self.host = host
         self.method = method
@@ -73,6 +78,7 @@ class Request:
         self.identity: Identity | None = None
         self.allowed: tuple[str, ...] = ()
         self.peer_certificate = peer_certificate
+        self.can_hand_over = can_hand_over
         self._raw_query = raw_query
         self._query: dict[str, str] | None = None
         self._body = body
@@ -117,13 +123,24 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One HTTP response. `stream`, when given, is sent after `body` and ends when the server shuts down."""
+    """One HTTP response. `stream`, when given, is sent after `body` and ends when the server shuts down.
+
+    `hand_over`: takes the connection over, for an answer that outlasts everything the server keeps for a request. On a
+    plain HTTP/1 connection whose request is complete, the head and `body` are sent; then the server lets go of the
+    connection, which no longer counts to `max_connections`, and calls `hand_over` with its socket: non-blocking, a
+    duplicate, which the receiver owns, writes the rest of the body to, and closes, at the latest when `host.shutdown`
+    is set. It is called on the event loop, once, and must not block. Anywhere else (TLS, HTTP/2, a next
+    request waiting behind this one, earlier answers unsent, no free descriptor, the server stopping) `stream` is sent
+    instead, so give both. The reply must have a `Content-Length`, which both must fill; `Connection: close` is added.
+    Metrics, request id and headers are those of any reply.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str | None = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
+    hand_over: Callable[[socket.socket], None] | None = None
 
 
 Handler = Callable[..., Awaitable[Reply]]

@@ -18,6 +18,7 @@ from loguru import logger
 
 from clavitor_host.errors import Problem
 from clavitor_host.serve.deadlines import Deadlines
+from clavitor_host.serve.hand_over import HandOver, send_and_release
 from clavitor_host.serve.handlers import ClientGone, Handlers
 from clavitor_host.serve.handshake import start_tls
 from clavitor_host.serve.protocols import Link
@@ -178,7 +179,7 @@ class Connection(asyncio.Protocol):
     # --- what the protocol calls
 
     async def send(self, event: Event) -> None:
-        """Take bytes for the client, a change between busy and idle, or the wish to close."""
+        """Take bytes for the client, a change between busy and idle, or the wish to close or to be handed over."""
         if isinstance(event, RawData):
             if self._phase >= Phase.LINGER:
                 await asyncio.sleep(0)
@@ -192,6 +193,27 @@ class Connection(asyncio.Protocol):
             self._updated(event.idle)
         elif isinstance(event, Closed):
             self._close(linger=getattr(self._protocol, "linger", False))
+        elif isinstance(event, HandOver):
+            left = self._hand_over(event)
+            if not event.done:
+                await self.send(RawData(left))
+
+    def _hand_over(self, event: HandOver) -> bytes:
+        """Send and let go, if that can be; return what is left to send. The transport then calls `connection_lost`."""
+        if (
+            self._tls is not None
+            or self._phase is not Phase.BUSY
+            or self._chunks
+            or self._server.stopping
+            or self._raw.is_closing()
+            or self._raw.get_write_buffer_size()
+        ):
+            return event.data
+        left = send_and_release(self._raw, event)
+        if event.done:
+            self._phase = Phase.CLOSING
+            self._deadlines.stop()
+        return left
 
     def _updated(self, idle: bool) -> None:
         if self._phase >= Phase.LINGER:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 
 from clavitor_host.errors import Problem
+from clavitor_host.serve.hand_over import HandOver
 from clavitor_host.serve.handlers import Handlers, Inbox
 from clavitor_host.serve.http_config import HttpConfig
 from clavitor_host.serve.settings import ServeSettings
@@ -114,6 +117,30 @@ class Http1Protocol(H11Protocol):
         await self.can_read.set()
         await self.send(Updated(idle=True))
         return True
+
+    async def hand_over(self, body: bytes, receiver: Callable[[socket.socket], None] | None) -> bool:
+        """Send the head and `body`; return whether `receiver` has the connection's socket now.
+
+        It gets it when the request is complete and nothing has been read of what comes behind it. What the client sends
+        later waits in the socket.
+        """
+        connection = self.connection
+        data, self._head = self._head, b""
+        if body:
+            data += connection.send(h11.Data(data=body)) or b""
+        if (
+            receiver is None
+            or connection.their_state not in (h11.DONE, h11.MUST_CLOSE)
+            or connection.trailing_data[0]
+            or self.context.terminated.is_set()
+        ):
+            await self.send(RawData(data))
+            return False
+        event = HandOver(data, receiver)
+        await self.send(event)
+        if event.done:
+            self.stream = None
+        return event.done
 
     def _fresh(self) -> h11.Connection:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
@@ -231,7 +258,8 @@ class Http1Protocol(H11Protocol):
             head, self._head = self._head, b""
             data = self.connection.send(h11.Data(data=event.data)) or b""
             if not head:
-                await self.send(RawData(data))
+                if data:
+                    await self.send(RawData(data))
             elif len(data) <= JOIN_BELOW:
                 await self.send(RawData(head + data))
             else:

@@ -85,7 +85,7 @@ class HttpProtocol(Protocol):
 class Link:
     """One accepted connection, as a protocol factory sees it.
 
-    `send` takes `RawData`, `Updated` (idle or not) and `Closed`. `alpn`: "h2" or "http/1.1".
+    `send` takes `RawData`, `Updated` (idle or not), `Closed` and our `HandOver`. `alpn`: "h2" or "http/1.1".
     """
 
     app: ASGIApp

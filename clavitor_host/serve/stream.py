@@ -15,16 +15,21 @@ from clavitor_host.http import problem_reply
 from clavitor_host.serve.handlers import ClientGone, Handler, Handlers, Inbox
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
 _ASGI = {"spec_version": "2.4", "version": "3.0"}
 
 
 class WholeReplies(Protocol):
-    """A protocol that can send a whole reply at once."""
+    """A protocol that can send a whole reply at once, and hand its connection over."""
 
     async def reply(self, stream: Stream, status: int, head: bytes, body: bytes) -> bool:
         """Send it, or return False having sent nothing."""
+        ...
+
+    async def hand_over(self, body: bytes, receiver: Callable[[socket.socket], None] | None) -> bool:
+        """Send the head and `body`; return whether `receiver` has the connection's socket now."""
         ...
 
 
@@ -40,6 +45,9 @@ class Stream(HTTPStream):
     protocol: WholeReplies | None = None
     """The protocol, where it can send a whole reply at once (HTTP/1)."""
 
+    handed_over = False
+    """True when the connection belongs to somebody else."""
+
     async def reply(self, status: int, head: bytes, body: bytes) -> bool:
         """Answer at once: the ASGI extension `clavitor.reply`.
 
@@ -50,11 +58,34 @@ class Stream(HTTPStream):
             return False
         return await self.protocol.reply(self, status, head, body)
 
+    async def hand_over(self, body: bytes, receiver: Callable[[socket.socket], None]) -> bool:
+        """Give the connection away after the head: the ASGI extension `clavitor.hand_over`.
+
+        Head and `body` are sent in any case. True: `receiver` has been called with the socket, and what the application
+        still sends is dropped. False: go on with the body the usual way.
+        """
+        if self.closed or self.protocol is None or self.state is not ASGIHTTPState.RESPONSE:
+            return False
+        is_head = self.scope["method"] == "HEAD"
+        sized = any(name.lower() == b"content-length" for name, _ in self.response["headers"])
+        taker = receiver if sized and not is_head else None  # the receiver knows nothing of chunks
+        self.handed_over = await self.protocol.hand_over(b"" if is_head else body, taker)
+        if self.handed_over:
+            self.answered()
+        return self.handed_over
+
     def answered(self) -> None:
         """Hear that a whole reply has been sent."""
         self.state = ASGIHTTPState.CLOSED
         self.closed = True
         self.inbox.disconnect()
+
+    def _extensions(self) -> dict[str, Any]:
+        if self.protocol is None:
+            return {}
+        if self.scheme == "https":
+            return {"clavitor.reply": self.reply}
+        return {"clavitor.reply": self.reply, "clavitor.hand_over": self.hand_over}
 
     async def handle(self, event: Event) -> None:
         """Take an event from the protocol."""
@@ -76,7 +107,7 @@ class Stream(HTTPStream):
                 "client": self.client,
                 "server": self.server,
                 "state": event.state.copy(),  # type: ignore[typeddict-item]
-                "extensions": {} if self.protocol is None else {"clavitor.reply": self.reply},  # type: ignore[dict-item]
+                "extensions": self._extensions(),
             }
             self.handler = self.task_group.start(self.scope, self.app_send, self.inbox)
         elif isinstance(event, Body):
@@ -91,6 +122,8 @@ class Stream(HTTPStream):
 
     async def app_send(self, message: Any) -> None:
         """Take a message from the application; None when it has returned."""
+        if self.handed_over:
+            return
         if message is None:
             await super().app_send(None)
             return
@@ -101,9 +134,11 @@ class Stream(HTTPStream):
         state = self.state
         if kind == "http.response.body" and state is ASGIHTTPState.RESPONSE:
             body = message.get("body", b"")
-            if body and not suppress_body(self.scope["method"], self.response["status"]):
+            more = message.get("more_body", False)
+            waiting = more and self.protocol is not None  # HTTP/1 keeps the head for the first piece
+            if (body or waiting) and not suppress_body(self.scope["method"], self.response["status"]):
                 await self.send(Body(stream_id=self.stream_id, data=bytes(body)))
-            if not message.get("more_body", False):
+            if not more:
                 await self._send_closed()
         elif kind == "http.response.start" and state is ASGIHTTPState.REQUEST:
             headers = build_and_validate_headers(message.get("headers", ()))

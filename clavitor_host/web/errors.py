@@ -28,6 +28,7 @@ def install(app: Quart, host: Host) -> None:
 
     @app.errorhandler(HTTPException)
     async def on_http_exception(error: HTTPException) -> quart.Response:
+        error.__traceback__ = error.__context__ = None  # the request keeps its error: it would keep itself alive
         if quart.request.routing_exception is error and error.code in (404, 405):
             return to_quart(await _unmatched(host, error))
         status = error.code or 500

@@ -10,7 +10,9 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -39,6 +41,7 @@ class App:
     def __init__(self, options: dict[str, Any], worker: Worker | None) -> None:
         self.options = options
         self.worker = worker
+        self.given: list[socket.socket] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -178,6 +181,59 @@ class App:
         while (message := await receive())["type"] == "http.request":
             pass
         tell("told", type=message["type"])
+
+    async def give(self, scope: Any, receive: Any, send: Any, receiver: Any = None, *, sized: bool = True) -> None:
+        """Hands the connection over to `keep`, where that can be; the body is `so far, ` and `given` or `streamed`."""
+        size = [(b"content-length", b"%d" % len(b"so far, given"))] if sized else []
+        await send({"type": "http.response.start", "status": 200, "headers": [*size, (b"connection", b"close")]})
+        hand_over = scope["extensions"].get("clavitor.hand_over")
+        given = hand_over is not None and await hand_over(b"so far, ", receiver or self.keep)
+        tell("given", done=given, offered=hand_over is not None, client=scope["client"])
+        if given:  # what a framework does that does not know
+            await send({"type": "http.response.body", "body": b"dropped", "more_body": True})
+        else:
+            so_far = b"" if hand_over is not None else b"so far, "
+            await send({"type": "http.response.body", "body": so_far + b"flown", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def keep(self, sock: socket.socket) -> None:
+        self.given.append(sock)
+        tell("kept", blocking=sock.getblocking(), inheritable=sock.get_inheritable())
+
+    async def end(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers every connection that was given away: what its client has sent since, in upper case."""
+        for sock in self.given:
+            try:
+                sock.send(sock.recv(100).upper())
+            except BlockingIOError:
+                sock.send(b"given")
+            sock.close()
+        await self.reply(send, b"%d" % len(self.given))
+        self.given.clear()
+
+    async def give_unsized(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.give(scope, receive, send, sized=False)
+
+    async def give_badly(self, scope: Any, receive: Any, send: Any) -> None:
+        def refuse(sock: socket.socket) -> None:
+            raise ValueError("not this one")
+
+        await self.give(scope, receive, send, refuse)
+
+    async def give_without_descriptors(self, scope: Any, receive: Any, send: Any) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            await self.give(scope, receive, send)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    async def objects(self, scope: Any, receive: Any, send: Any) -> None:
+        """Tells how many of each are alive."""
+        gc.collect()
+        names = [type(found).__name__ for found in gc.get_objects()]
+        kinds = ("Connection", "Http1Protocol", "Stream", "Handlers", "Inbox", "Task", "TCPTransport")
+        await self.reply(send, json.dumps({kind: names.count(kind) for kind in kinds}).encode())
 
     async def hang_loop(self, scope: Any, receive: Any, send: Any) -> None:
         tell("waiting", path="/hang-loop")

@@ -129,7 +129,8 @@ def entries(central: bytes) -> dict[str, tuple[int, int]]:
 def read_manifest(fd: int) -> bytes:
     """Return the frozen manifest's bytes. Raises `ArtifactError` when they are not what the end record says."""
     central, end = read_central(fd)
-    offset, size = entries(central).get(MANIFEST, (0, 0))
+    at = central.find(MANIFEST.encode("ascii")) - _ENTRY.size  # looked for: there are thousands of entries
+    offset, size = entries(central[max(at, 0) : at + _ENTRY.size + len(MANIFEST)]).get(MANIFEST, (0, 0))
     manifest = read(fd, min(size, os.fstat(fd).st_size), offset + _LOCAL_SIZE + len(MANIFEST))
     if sha256(manifest).hexdigest().encode("ascii") != end[-64:]:
         raise ArtifactError(f"{MANIFEST}: not what the end record says was frozen; {AGAIN}")
