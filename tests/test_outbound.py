@@ -113,7 +113,7 @@ async def test_tls_below_1_2_is_refused(
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     async with Outbound(Metrics()).client() as client:
-        with pytest.raises(httpx.ConnectError, match="SSL"):
+        with pytest.raises(httpx.ConnectError):  # by alert or by reset, whichever is read first
             await client.get(url)
 
 

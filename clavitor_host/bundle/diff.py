@@ -45,8 +45,25 @@ def diff(old: Path, new: Path) -> Difference:
 
 def _changes(old: Artifact, new: Artifact) -> Iterator[Change]:
     olds, news = _facts(old), _facts(new)
+    told: set[str] = set()
     for kind in olds:
-        yield from _compared(kind, olds[kind], news[kind])
+        for change in _compared(kind, olds[kind], news[kind]):
+            told.add(change.name)
+            if not (_module_of(change) in told or _metadata_of(change) in told):
+                yield change
+
+
+def _module_of(change: Change) -> str | None:
+    """Return the module of a compiled one: that its bytecode differs too goes without saying."""
+    if change.kind != "bytecode":
+        return None
+    return change.name.removesuffix(".pyc").removesuffix("/__init__").replace("/", ".")
+
+
+def _metadata_of(change: Change) -> str | None:
+    """Return the distribution whose metadata a file is: new with it, gone with it, changed with it."""
+    folder, inside, _ = change.name.partition(".dist-info/")
+    return folder.rpartition("-")[0].replace("_", "-").lower() if change.kind == "file" and inside else None
 
 
 def _facts(artifact: Artifact) -> dict[str, Mapping[str, str]]:

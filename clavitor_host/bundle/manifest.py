@@ -24,7 +24,7 @@ _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR|WITH) [A-Za-z0-9][A-
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^]]*\])? *==[^=*,;]+")
 _SOURCES = ("path", "wheel", "requirement")
 _KEYS = {
-    "": ("bundle", "plugins", "forbid"),
+    "": ("extends", "bundle", "plugins", "forbid"),
     "bundle": ("name", "edition", "license", "extends"),
     "plugin": (*_SOURCES, "module", "optional"),
     "forbid": ("distributions", "strings"),
@@ -131,14 +131,13 @@ def _load(file: Path, checkout_root: Path, extending: tuple[Path, ...]) -> Manif
     bundle = _table(where, document, "bundle")
     _known(where, "bundle.", bundle, _KEYS["bundle"])
     base = None
-    if "extends" in bundle:
-        base_file = _base(file, _text(where, "bundle.extends", bundle["extends"]), checkout_root)
-        base = _load(base_file, checkout_root, (*extending, file))
+    if extends := _extends(where, document, bundle):
+        base = _load(_base(file, extends, checkout_root), checkout_root, (*extending, file))
     root = file.parent.parent if file.parent.name == FOLDER else file.parent
     forbid = _forbid(where, document)
     own = [_plugin(where, root, name, value) for name, value in _table(where, document, "plugins", base).items()]
     manifest = Manifest(
-        name=_field(where, bundle, "name", base and base.name),
+        name=_field(where, bundle, "name", None),
         edition=_field(where, bundle, "edition", base and base.edition),
         license=_field(where, bundle, "license", base and base.license),
         plugins=(*(base.plugins if base else ()), *own),
@@ -154,6 +153,8 @@ def _load(file: Path, checkout_root: Path, extending: tuple[Path, ...]) -> Manif
 def _check(where: str, manifest: Manifest, base: Manifest | None) -> None:
     if not _NAME.fullmatch(manifest.name):
         raise BundleError(f"{where}: bundle.name: {manifest.name!r} is not lower-case words joined by hyphens")
+    if base is not None and manifest.name == base.name:
+        raise BundleError(f"{where}: bundle.name: {manifest.name} is what it extends; give this one a name of its own")
     if manifest.edition not in EDITIONS:
         raise BundleError(f"{where}: bundle.edition: {manifest.edition!r} is not one of {', '.join(EDITIONS)}")
     if base is not None and manifest.edition != base.edition:
@@ -181,6 +182,17 @@ def _read(file: Path) -> dict[str, Any]:
         raise BundleError(f"{label(file)}: byte {error.start} is not UTF-8") from None
     except OSError as error:
         raise BundleError(f"{label(file)} cannot be read: {error.strerror}") from None
+
+
+def _extends(where: str, document: Mapping[str, Any], bundle: Mapping[str, Any]) -> str | None:
+    """Return what a manifest extends. It may stand in `[bundle]` or above all tables."""
+    places = {"bundle.extends": bundle, "extends": document}
+    given = {key: table["extends"] for key, table in places.items() if "extends" in table}
+    if len(given) == 2:
+        raise BundleError(f"{where}: extends and bundle.extends: give one of them")
+    for key, value in given.items():
+        return _text(where, key, value)
+    return None
 
 
 def _base(file: Path, name: str, checkout_root: Path) -> Path:

@@ -21,7 +21,7 @@ clavitor-community = { path = "plugins/community" }
 distributions = ["clavitor-secret*"]
 strings = ["hush"]
 """
-EXTENDING = '[bundle]\nextends = "community"\n'
+EXTENDING = '[bundle]\nname = "mine"\nextends = "community"\n'
 
 
 @pytest.fixture
@@ -97,7 +97,13 @@ strings = ["more", "hush"]
 def test_a_base_beside_the_manifest_comes_before_the_checkouts(root: Path, elsewhere: Path) -> None:
     own = COMMUNITY.replace("clavitor-community", "clavitor-acme").replace("plugins/community", "plugin")
     write(elsewhere, {"community.toml": own, "mine.toml": EXTENDING})
-    assert load(elsewhere / "mine.toml", root).name == "clavitor-acme"
+    assert [plugin.distribution for plugin in load(elsewhere / "mine.toml", root).plugins] == ["clavitor-acme"]
+    assert load(elsewhere / "mine.toml", root).files[1] == elsewhere / "community.toml"
+
+
+def test_extends_may_stand_above_the_tables_too(root: Path, elsewhere: Path) -> None:
+    write(elsewhere, {"mine.toml": 'extends = "community"\n[bundle]\nname = "mine"\n'})
+    assert load(elsewhere / "mine.toml", root).edition == "community"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +129,12 @@ def test_a_base_beside_the_manifest_comes_before_the_checkouts(root: Path, elsew
         (
             EXTENDING + '[plugins]\nclavitor-community = { path = "plugin" }\n',
             "plugins.clavitor-community: bundles/community.toml has it already",
+        ),
+        ('extends = "community"\n' + EXTENDING, "mine.toml: extends and bundle.extends: give one of them"),
+        ('extends = "community"\n[bundle]\n', "mine.toml: bundle.name is missing"),
+        (
+            'extends = "community"\n[bundle]\nname = "clavitor-community"\n',
+            "mine.toml: bundle.name: clavitor-community is what it extends; give this one a name of its own",
         ),
         (EXTENDING + '[plugins]\nx = { path = "nowhere" }\n', "plugins.x.path: there is no folder nowhere"),
         (EXTENDING + '[plugins]\nx = { path = "." }\n', "plugins.x.path: . has no pyproject.toml"),

@@ -176,10 +176,13 @@ class Load:
                 self._progress.notify_all()
         elif status == 503:
             self.ledger.statuses[answer["code"]] += 1
-            assert int(headers["retry-after"]) > 0
             assert headers["content-type"] == "application/problem+json"
             if answer["code"] in IN_DOUBT_CODES:
                 self.ledger.doubt(writes)
+            if answer["code"] == "storage_outcome_unknown":
+                assert "retry-after" not in headers  # whether to try again is the client's to find out
+            else:
+                assert int(headers["retry-after"]) > 0
             if headers.get("connection") == "close":
                 raise ConnectionResetError
             await asyncio.sleep(0.02)

@@ -42,6 +42,8 @@ class Inbox:
         self._clock = clock
         self._metrics = metrics
         self._queue: deque[_Waiting] = deque()
+        self._in_hand: list[_Waiting] = []
+        self._stopped = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
@@ -54,6 +56,9 @@ class Inbox:
         """Take an alert. wait: return when it is in the database, or cannot be for now; never inside a transaction,
         whose end it would wait for."""
         waiting = _Waiting(item, asyncio.get_running_loop().create_future())
+        if self._stopped:
+            self._lost(1)
+            return
         self._queue.append(waiting)
         self._trim()
         self._wake.set()
@@ -61,20 +66,27 @@ class Inbox:
             await asyncio.wait({waiting.written}, timeout=PATIENCE)
 
     async def stop(self) -> None:
-        """Write what is left, within `LAST_CHANCE`. What cannot be written is in the log."""
+        """Write what is left, within twice `LAST_CHANCE`. What cannot be written, or comes later, only the log has."""
+        self._stopped = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.wait({task})
-        if not self._queue:
-            return
+            await asyncio.wait({task}, timeout=LAST_CHANCE)
+        if self._queue or self._in_hand:
+            rest = asyncio.create_task(self._write_rest(), name="telemetry inbox")
+            await asyncio.wait({rest}, timeout=LAST_CHANCE)
+            rest.cancel()  # not awaited: a database that hangs holds up nobody
+        if left := len(self._queue) + len(self._in_hand):
+            self._lost(left)
+
+    async def _write_rest(self) -> None:
         with suppress(Exception):
-            async with asyncio.timeout(LAST_CHANCE):
-                while self._queue:
-                    await self._write()
-        if self._queue:
-            self._metrics.dropped("alert", "shutdown", len(self._queue))
-            log.error("Alerts could not be kept for sending: only the log has them", dropped=len(self._queue))
+            while self._queue:
+                await self._write()
+
+    def _lost(self, count: int) -> None:
+        self._metrics.dropped("alert", "shutdown", count)
+        log.error("Alerts could not be kept for sending: only the log has them", dropped=count)
 
     async def _run(self) -> None:
         while True:
@@ -92,13 +104,15 @@ class Inbox:
                     self._fails(False)
 
     async def _write(self) -> None:
-        batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+        batch = self._in_hand = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
         try:
             await self._spool.put([waiting.item for waiting in batch])
         except BaseException:
             self._queue.extendleft(reversed(batch))
             self._trim()
             raise
+        finally:
+            self._in_hand = []
         for waiting in batch:
             _done(waiting)
 

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from io import StringIO
@@ -337,6 +338,40 @@ async def test_while_the_database_is_away_alerts_wait_in_memory_bounded(
         assert 'clavitor_telemetry_dropped_total{kind="alert",reason="memory"} 2.0' in text
         monkeypatch.setattr(keep, "put", put)
         assert [alert["message"] for alert in await receiver.wait_alerts(3)] == list("cde")
+
+
+async def test_an_alert_of_a_command_is_for_who_runs_it(receiver: Receiver, tmp_path: Path) -> None:
+    async with commercial(tmp_path, environ_of(receiver)) as harness:
+        harness.host.offline = True
+        await raise_alerts(harness, ["seen on the terminal"])
+        harness.host.offline = False
+        await raise_alerts(harness, ["of the server"])
+        assert [alert["message"] for alert in await receiver.wait_alerts(1)] == ["of the server"]
+
+
+async def test_at_the_end_a_database_that_hangs_holds_up_nobody_and_what_is_lost_is_counted(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with commercial(tmp_path, environ_of(receiver)) as harness:
+        mail = telemetry_of(harness).inbox
+        hanging, release = asyncio.Event(), asyncio.Event()
+
+        async def hang(items: Any) -> None:
+            hanging.set()
+            while not release.is_set():  # as a commit does that must not be left half done
+                with suppress(asyncio.CancelledError):
+                    await release.wait()
+
+        monkeypatch.setattr(telemetry_of(harness).spool, "put", hang)
+        raising = asyncio.create_task(raise_alerts(harness, ["a"]))
+        await hanging.wait()
+        began = time.perf_counter()
+        await mail.stop()
+        assert time.perf_counter() - began < 3 * inbox.LAST_CHANCE
+        await raising
+        await raise_alerts(harness, ["too late"])
+        assert 'clavitor_telemetry_dropped_total{kind="alert",reason="shutdown"} 2.0' in await metrics_of(harness)
+        release.set()
 
 
 async def test_what_was_sent_and_could_not_be_noted_is_not_sent_again(

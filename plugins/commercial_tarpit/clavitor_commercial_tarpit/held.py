@@ -43,6 +43,8 @@ class Held:
 
     def close(self) -> None:
         """Close the socket and free the seat."""
+        with suppress(OSError):  # what lies there unread would make the close a reset, and cost the client the answer
+            os.read(self.fd, 65536)
         os.close(self.fd)
         self.seat.release()
 

@@ -106,6 +106,16 @@ def test_a_thousand_are_held_the_next_is_not_and_sigterm_ends_them_all(serve: Se
     assert "ERROR" not in server.last_log
 
 
+def test_the_answer_ends_whole_also_for_a_caller_that_went_on_sending(serve: Serve, connect: Connect) -> None:
+    server = serve()
+    client = connect(server)
+    client.request("/wp-login.php")
+    assert client.response(head=True).status == 404
+    client.send(b"GET /more HTTP/1.1\r\nhost: x\r\n\r\n")
+    server.terminate()
+    assert client.until_closed() == BODY
+
+
 def test_workers_share_the_seats(serve: Serve, connect: Connect) -> None:
     server = serve(workers=2)
     clients: list[Any] = []
