@@ -1,4 +1,4 @@
-"""Where the server of a test is: a process, from source or from a built artifact, on either database.
+"""Where the server of a test is: the process of a built artifact, on either database.
 
 A place is started once and emptied before every test. Nothing a test leaves behind reaches the next one: the rows go,
 and what the server remembers of a client by address does not matter, as every test comes from an address of its own.
@@ -24,11 +24,10 @@ from uuid import uuid4
 import httpx
 
 from clavitor_host.testing.postgres import PostgresServer
-from clavitor_host.testing.process import PROGRAM, ServerProcess
+from clavitor_host.testing.process import ServerProcess
 from tests.bundles import usage
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = "source"
 """In place of an artifact's name: the program from this checkout."""
 
 INTERPRETER = str(Path(sys.executable).resolve())
@@ -51,8 +50,8 @@ Built = Callable[[str], Path]
 
 
 def program(name: str, built: Built) -> Command:
-    """Return how to run `clavitor` from source, or from the artifact `name`."""
-    return PROGRAM if name == SOURCE else (INTERPRETER, str(built(name)))
+    """Return how to run the artifact `name`."""
+    return (INTERPRETER, str(built(name)))
 
 
 def shared_tests(folder: Path) -> dict[str, Callable[..., Any]]:

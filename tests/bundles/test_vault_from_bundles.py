@@ -1,4 +1,4 @@
-"""The vault's own tests, unchanged, against a running process: from source, and from the built artifacts.
+"""The vault's own tests, unchanged, against the built artifacts as running processes.
 
 Every test of `tests/vault` runs here that is not marked `in_process`. The fixtures it asks for have the same names
 and meaning as in `tests/conftest.py`; here they lead to a process, over a real socket.
@@ -15,13 +15,10 @@ import pytest
 
 from clavitor_host.testing.postgres import missing
 from tests.bundles import places
-from tests.bundles.places import SOURCE, Built, Place, Visitor
+from tests.bundles.places import Built, Place, Visitor
 
 VAULT = Path("tests", "vault")
-PLACES = [
-    (SOURCE, "sqlite"),
-    *((artifact, kind) for artifact in ("community", "commercial") for kind in ("sqlite", "postgresql")),
-]
+PLACES = [("community", "sqlite"), ("community", "postgresql"), ("commercial", "sqlite")]
 SHARED = places.shared_tests(VAULT)
 FIXTURES = {"client", "client_for", "writer", "admin"}
 AT_LEAST = 75
@@ -31,12 +28,11 @@ globals().update(SHARED)
 
 
 @pytest.fixture(scope="module", params=PLACES, ids="-".join)
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, built: Built) -> Iterator[Place]:
     """One server for all tests of an artifact."""
     name, kind = request.param
     if kind == "postgresql" and (reason := missing()):
         pytest.skip(reason)
-    built: Built = (lambda _: Path()) if name == SOURCE else request.getfixturevalue("built")
     with places.running(tmp_path_factory.mktemp(name), places.program(name, built), kind) as started:
         yield started
         assert "Traceback" not in started.server.log
