@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from binascii import crc32
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from clavitor_host.bundle import frozen as _frozen
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.frozen import FrozenManifest, FrozenMember
 from clavitor_host.bundle.launcher import render_main, stage2
+from clavitor_host.bundle.names import PLAIN, is_plain
 
 MAIN = "__main__.py"
 LAUNCHER_SOURCES = {
@@ -66,11 +68,9 @@ def _pieces(layout: stage2.Layout, members: Mapping[str, bytes]) -> Iterator[byt
 def _generated(frozen: FrozenManifest, members: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the members made here; refuse names that would not survive, or would be taken for them."""
     for name in members:
-        parts = name.split("/")
-        if not name.isascii() or not name.isprintable() or "\\" in name or {"", ".", ".."} & set(parts):
-            raise BundleError(f"{name!r}: no name for a member: plain ASCII, relative, without . and .. is needed")
-    made = launcher_members(frozen)
-    made[_frozen.PLUGINS] = _frozen.plugins_module(frozen)
+        if not is_plain(name):
+            raise BundleError(f"{name!r}: {PLAIN}")
+    made = {**launcher_members(frozen), _frozen.PLUGINS: _frozen.plugins_module(frozen)}
     roots = {name.removesuffix(".py") for name in made} | {stage2.MANIFEST}
     for name, data in members.items():
         if name.partition("/")[0].partition(".")[0] in roots and made.get(name) != data:
@@ -153,10 +153,13 @@ class Artifact:
 def open_artifact(path: Path) -> Artifact:
     """Open an artifact. Raises `BundleError` for a file that is none, or whose frozen manifest cannot be trusted."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     try:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe or a device may never answer
+            raise BundleError("not a file")
         manifest = stage2.read_manifest(fd)
         frozen = _frozen.from_bytes(manifest)
         return Artifact(path, fd, manifest, stage2.plan(manifest), frozen)
@@ -175,24 +178,31 @@ def structural_faults(artifact: Artifact) -> Iterator[str]:
     Any byte that differs from what was frozen; a launcher that is not the one in the artifact's own host package.
     """
     yield from stage2.faults(artifact.fd, artifact.layout)
-    yield from _launcher_faults(artifact)
+    for name, reason in launcher_faults(artifact):
+        yield f"{name}: {reason}"
 
 
-def _launcher_faults(artifact: Artifact) -> Iterator[str]:
-    have = set(artifact.names())
-    for name in sorted(GENERATED - have):
-        yield f"{name}: missing"
-    if not have >= GENERATED:
-        return
-    for name, source in LAUNCHER_SOURCES.items():
-        origin = f"clavitor_host/bundle/launcher/{source}"
-        if origin in have and artifact.data(origin) != artifact.data(name):
-            yield f"{name}: not the same as {origin}"
-    origin = "clavitor_host/bundle/launcher/stage1.py"
-    frozen, launcher = artifact.frozen, sha256(artifact.data(stage2.LAUNCHER)).hexdigest()
-    if origin in have and artifact.data(MAIN) != render_main(
-        artifact.data(origin), launcher, frozen.python, frozen.platform
-    ):
-        yield f"{MAIN}: not what {origin} makes for this launcher"
-    if artifact.data(_frozen.PLUGINS) != _frozen.plugins_module(frozen):
-        yield f"{_frozen.PLUGINS}: names other plugins than {stage2.MANIFEST}"
+def launcher_faults(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    """Yield name and reason for each part of the launcher that is not what it must be for this frozen manifest.
+
+    It is what this host's builder writes, and what the host package inside the artifact would write.
+    """
+    from clavitor_host import __version__
+
+    have, frozen = set(artifact.names()), artifact.frozen
+    versions = {each.name: each.version for each in frozen.distributions}
+    host = versions.get("clavitor-host", __version__)
+    hint = "" if host == __version__ else f" (the artifact's host is {host}, this one is {__version__})"
+    expected = {**launcher_members(frozen), _frozen.PLUGINS: _frozen.plugins_module(frozen)}
+    for name, data in sorted(expected.items()):
+        origin = f"clavitor_host/bundle/launcher/{'stage1.py' if name == MAIN else LAUNCHER_SOURCES.get(name, '')}"
+        if name not in have:
+            yield name, "missing"
+        elif artifact.data(name) != data:
+            yield name, f"not what this host's builder writes{hint}"
+        elif name == MAIN and origin in have and stage2.LAUNCHER in have:
+            launcher = sha256(artifact.data(stage2.LAUNCHER)).hexdigest()
+            if data != render_main(artifact.data(origin), launcher, frozen.python, frozen.platform):
+                yield name, f"not what {origin} makes for this launcher"
+        elif name in LAUNCHER_SOURCES and origin in have and artifact.data(origin) != data:
+            yield name, f"not the same as {origin}"

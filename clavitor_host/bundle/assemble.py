@@ -17,6 +17,7 @@ from clavitor_host.bundle.launcher import stage2
 from clavitor_host.bundle.lock import Lock
 from clavitor_host.bundle.manifest import Manifest, label
 from clavitor_host.bundle.resolve import HOST, Local
+from clavitor_host.bundle.shadowing import check_modules
 from clavitor_host.bundle.wheels import Wheel
 
 Progress = Callable[[int, int], None]
@@ -86,7 +87,7 @@ def _graph(manifest: Manifest, every: Iterable[Wheel]) -> dict[str, list[str]]:
     return graph
 
 
-def _members(every: Iterable[Wheel]) -> dict[str, bytes]:
+def _members(every: Sequence[Wheel]) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     owners: dict[str, str] = {}
     for wheel in every:
@@ -94,6 +95,7 @@ def _members(every: Iterable[Wheel]) -> dict[str, bytes]:
             if name in owners:
                 raise BundleError(f"{name} is in both {owners[name]} and {wheel.file}")
             owners[name], members[name] = wheel.file, data
+    check_modules(owners, next((wheel.file for wheel in every if wheel.name == HOST), ""))
     return members
 
 

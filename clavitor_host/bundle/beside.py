@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 
 from clavitor_host import strict_json
 from clavitor_host.bundle.errors import BundleError
+from clavitor_host.bundle.names import printable
 from clavitor_host.strict_json import StrictJSONError
 
 CHECKSUM = ".sha256"
@@ -28,6 +30,14 @@ def beside(artifact: Path, suffix: str) -> Path:
     return artifact.with_name(artifact.name + suffix)
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file, also for a name that is too long to be one's."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a file to read; a pipe or a device, which may never answer, is none. Raises OSError, BundleError."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -38,7 +48,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a whole file. Raises FileNotFoundError, or BundleError for what cannot be read."""
+    """Read a whole file. Raises FileNotFoundError, also for a name too long, or BundleError for what cannot be read."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -48,6 +58,8 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
 
 
@@ -67,9 +79,9 @@ def checksum_fault(artifact: Path, data: bytes, digest: str) -> str:
     if len(words) != 2 or data != f"{words[0]}  {words[1]}\n".encode():
         return f"{name}: not one line of sha256sum"
     if words[1].removeprefix("*") != artifact.name:
-        return f"{name}: is about {_shown(words[1])}, not {artifact.name}"
+        return f"{name}: is about {printable(words[1])}, not {artifact.name}"
     if words[0] != digest:
-        return f"{name}: says {_shown(words[0][:12])}…, the file has {digest[:12]}…"
+        return f"{name}: says {printable(words[0][:12])}…, the file has {digest[:12]}…"
     return ""
 
 
@@ -86,7 +98,7 @@ def provenance_fault(artifact: Path, data: bytes, digest: str) -> str:
     if not isinstance(subjects, list) or len(subjects) != 1 or not isinstance(subjects[0], dict):
         return f"{name}: not about exactly one file"
     if subjects[0].get("name") != artifact.name:
-        return f"{name}: is about {_shown(str(subjects[0].get('name')))}, not {artifact.name}"
+        return f"{name}: is about {printable(str(subjects[0].get('name')))}, not {artifact.name}"
     if subjects[0].get("digest") != {"sha256": digest}:
         return f"{name}: its subject digest is not the file's sha256 {digest[:12]}…"
     return ""
@@ -105,7 +117,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
         for path, part in parts.items():
             part.replace(path)
         for folder in {path.parent for path in files}:
-            _sync(folder)
+            sync(folder)
     except OSError as error:
         raise BundleError(f"{path} cannot be written: {error.strerror}") from None
     finally:
@@ -113,13 +125,10 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             part.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Flush to the disk which files a folder has. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _shown(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -13,8 +13,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from clavitor_host.bundle.lock import Lock, check_fresh
 from clavitor_host.bundle.manifest import Manifest, label
 from clavitor_host.bundle.resolve import HOST, local_distributions, pinned_plugins
 from clavitor_host.bundle.tools import check_tools
+from clavitor_host.bundle.workplace import workplace
 
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
@@ -58,6 +58,7 @@ def build(manifest: Manifest, lock: Lock, out_dir: Path, progress: Progress, war
     """Build the artifact of a manifest into `out_dir`, which is made when it is missing. Raises BundleError.
 
     progress: called with hundredths done, and 100. warn: called with one line for what was left out.
+    Ended by a signal it leaves nothing behind, or what the next build sweeps up.
     """
     check_tools()
     validation = sbom.Validation()
@@ -69,7 +70,7 @@ def build(manifest: Manifest, lock: Lock, out_dir: Path, progress: Progress, war
             check_fresh(manifest, lock, [item.locked for item in here], wanted)
             fetched = fetching.result()
         assembled = assemble(manifest, lock, here, fetched, between(progress, 30, 70))
-        with _workplace(out_dir) as place:
+        with workplace(out_dir) as place:
             assembled = assembled._replace(frozen=_described(manifest, assembled, validation, place))
             progress(85, 100)
             built = _write(manifest, assembled, validation, place, out_dir)
@@ -142,17 +143,12 @@ def _write(manifest: Manifest, assembled: Assembled, validation: sbom.Validation
     if fault:
         raise BundleError(f"{manifest.label}: its bill of materials is not CycloneDX 1.6: {fault}")
     texts = {
+        beside.CHECKSUM: f"{sha256}  {name}\n".encode(),
         beside.SBOM: sbom.document(name, sha256, frozen, assembled.dependencies, HOST),
         beside.PROVENANCE: provenance.statement(name, sha256, frozen, inputs, __version__),
-        beside.CHECKSUM: f"{sha256}  {name}\n".encode(),
     }
-    try:
-        beside.write_all({beside.beside(path, suffix): data for suffix, data in texts.items()})
-        made.replace(path)
-        for suffix in (beside.SIGNATURE, beside.ENVELOPE):  # of another artifact of this name
-            beside.beside(path, suffix).unlink(missing_ok=True)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be written: {error.strerror}") from None
+    beside.write_all({beside.beside(made, suffix): data for suffix, data in texts.items()})
+    _put(made, path, texts)
     return Built(
         path=path,
         sha256=sha256,
@@ -166,20 +162,22 @@ def _write(manifest: Manifest, assembled: Assembled, validation: sbom.Validation
     )
 
 
+def _put(made: Path, path: Path, companions: Iterable[str]) -> None:
+    """Put an artifact and what lies beside it into place, over what is there of another artifact of this name.
+
+    Its signatures go first, the artifact comes last and its checksum before all else: whenever this ends, what lies
+    there is whole, or the checksum does not fit.
+    """
+    try:
+        for suffix in (beside.SIGNATURE, beside.ENVELOPE):
+            beside.beside(path, suffix).unlink(missing_ok=True)
+        for suffix in companions:
+            beside.beside(made, suffix).replace(beside.beside(path, suffix))
+        made.replace(path)
+        beside.sync(path.parent)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def _file_name(frozen: FrozenManifest) -> str:
     return f"{frozen.name}-{frozen.version}.pyz"
-
-
-@contextmanager
-def _workplace(out_dir: Path) -> Iterator[Path]:
-    """Give a folder in `out_dir`, which is made when it is missing; it is gone afterwards."""
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(dir=out_dir, prefix=".building-")
-    except OSError as error:
-        raise BundleError(f"{out_dir} cannot be written: {error.strerror}") from None
-    with place as name:
-        try:
-            yield Path(name).resolve()
-        except BundleError as error:  # that a file cannot be written is about the folder the user named
-            raise BundleError(str(error).replace(f"{Path(name).resolve()}/", f"{out_dir}/")) from error

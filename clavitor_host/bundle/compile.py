@@ -4,7 +4,7 @@
 too, and a text in another way when anything in the process has interned it. So every part of a code object is held
 while it is written, and the texts that all modules share are interned beforehand.
 
-Only the standard library is imported: the file is also run by itself, as the worker process that compiles a batch.
+Only the standard library is imported: the text is also run by itself, as the worker process that compiles a batch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -31,6 +32,8 @@ FORM = "1"
 _UNCHECKED_HASH = (1).to_bytes(4, "little")
 _BATCHES = 4
 """Batches a process, so that none waits long for the slowest."""
+_LEAST = 64
+"""Members in a batch, where there are enough: a process takes as long to start as ten to compile."""
 
 _CONTAINERS = (CodeType, tuple, frozenset)
 
@@ -51,12 +54,12 @@ def compile_source(name: str, source: bytes) -> bytes | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             code = compile(source, name, "exec", dont_inherit=True, optimize=0)
-    except (SyntaxError, ValueError):
+        held: list[Any] = [code]
+        _hold(code, held)
+        header = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + importlib.util.source_hash(source)
+        return header + marshal.dumps(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested beyond what Python takes
         return None
-    held: list[Any] = [code]
-    _hold(code, held)
-    header = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + importlib.util.source_hash(source)
-    return header + marshal.dumps(code)
 
 
 def compile_wheels(
@@ -84,26 +87,52 @@ def compile_wheels(
 
 
 def compile_all(sources: Sources, progress: Callable[[int, int], None]) -> Compiled:
-    """Compile in as many processes as there are cores, each starting from the same clean state."""
-    if not sources:
-        return []
-    cores = os.cpu_count() or 1
-    batches: list[list[tuple[str, bytes]]] = [[] for _ in range(min(len(sources), cores * _BATCHES))]
-    for index, pair in enumerate(sorted(sources, key=lambda pair: -len(pair[1]))):
-        batches[index % len(batches)].append(pair)
+    """Compile in as many processes as there are cores. Raises BundleError.
+
+    progress: called with the number of members compiled and of all.
+    """
     made: Compiled = []
-    with ThreadPoolExecutor(cores) as pool:
-        for part in pool.map(_in_process, batches):
-            made.extend(part)
-            progress(len(made), len(sources))
+    for part in compiled_parts(sources):
+        made.extend(part)
+        progress(len(made), len(sources))
     return made
 
 
+def compiled_parts(sources: Sources) -> Iterator[Compiled]:
+    """Compile in as many processes as there are cores, each starting from the same clean state; yield it in parts.
+
+    Raises BundleError naming the member at which such a process ends.
+    """
+    cores = os.cpu_count() or 1
+    batches: list[list[tuple[str, bytes]]] = [
+        [] for _ in range(min(len(sources) // _LEAST + 1, cores * _BATCHES) if sources else 0)
+    ]
+    for index, pair in enumerate(sorted(sources, key=lambda pair: -len(pair[1]))):
+        batches[index % len(batches)].append(pair)
+    with ThreadPoolExecutor(cores) as pool:
+        yield from pool.map(_in_process, batches)
+
+
 def _in_process(batch: Sources) -> Compiled:
-    worker = [sys.executable, "-I", "-S", "-B", __file__]
-    done = subprocess.run(worker, input=marshal.dumps(list(batch)), stdout=subprocess.PIPE, check=True)  # noqa: S603
+    worker = [sys.executable, "-I", "-S", "-B", "-c", _own_source()]
+    done = subprocess.run(worker, input=marshal.dumps(list(batch)), capture_output=True, check=False)  # noqa: S603
+    if done.returncode and len(batch) > 1:
+        return [pair for each in batch for pair in _in_process([each])]
+    if done.returncode:
+        from clavitor_host.bundle.errors import BundleError
+
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        raise BundleError(f"{batch[0][0]}: it cannot be compiled: the compiler ended with {how}")
     compiled: Compiled = marshal.loads(done.stdout)  # noqa: S302 - our own process wrote it
     return compiled
+
+
+@cache
+def _own_source() -> str:
+    """Return this file's text: in an artifact there is no such file to run."""
+    from importlib.resources import files
+
+    return files("clavitor_host.bundle").joinpath("compile.py").read_text("utf-8")
 
 
 def _hold(value: Any, held: list[Any]) -> None:

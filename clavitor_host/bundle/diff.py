@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from clavitor_host.bundle.archive import Artifact
 from clavitor_host.bundle.inspect import by_name, commands, routes
+from clavitor_host.bundle.names import normalized
 from clavitor_host.bundle.verify import digest_of, opened
 
 Sign = Literal["+", "-", "~"]
@@ -63,7 +64,7 @@ def _module_of(change: Change) -> str | None:
 def _metadata_of(change: Change) -> str | None:
     """Return the distribution whose metadata a file is: new with it, gone with it, changed with it."""
     folder, inside, _ = change.name.partition(".dist-info/")
-    return folder.rpartition("-")[0].replace("_", "-").lower() if change.kind == "file" and inside else None
+    return normalized(folder.rpartition("-")[0]) if change.kind == "file" and inside else None
 
 
 def _facts(artifact: Artifact) -> dict[str, Mapping[str, str]]:

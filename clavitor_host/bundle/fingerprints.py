@@ -16,6 +16,8 @@ from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
+from clavitor_host.bundle.names import normalized
+
 LINE = 25
 """Shortest line, in bytes without the white space around it, that tells something."""
 CERTAIN = 40
@@ -235,4 +237,4 @@ def _distribution(pyproject: Path) -> str:
         name = tomllib.loads(pyproject.read_text("utf-8"))["project"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return pyproject.parent.name
-    return re.sub(r"[-_.]+", "-", str(name)).lower()
+    return normalized(str(name))

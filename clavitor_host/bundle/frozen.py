@@ -6,12 +6,13 @@ One text for one value: keys sorted, a list item a line, so that two artifacts c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.launcher.stage2 import MANIFEST
+from clavitor_host.bundle.names import printable
 
 FORMAT = 1
 PLUGINS = "clavitor_frozen.py"
@@ -94,12 +95,13 @@ def from_bytes(data: bytes) -> FrozenManifest:
         document["members"] = tuple(
             _row(FrozenMember, dict(zip(FrozenMember._fields, item, strict=True))) for item in document["members"]
         )
+        _check_description(document.get("description"))
         manifest = _row(FrozenManifest, document)
         names = [member.name for member in manifest.members]
         if names != sorted(set(names)) or to_bytes(manifest) != data:
             raise BundleError(f"{MANIFEST}: not in the one form a frozen manifest has")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{MANIFEST}: cannot be read: {error}") from error
+        raise BundleError(f"{MANIFEST}: cannot be read: {printable(str(error))}") from error
     return manifest
 
 
@@ -135,4 +137,45 @@ def _row(kind: type[Row], values: Mapping[str, Any]) -> Row:
     for name, wanted in types.items():
         if wanted in (str, int, bool) and type(values[name]) is not wanted:
             raise ValueError(f"{name} is not of type {wanted.__name__}")
+        if wanted is str or wanted == tuple[str, ...]:
+            _check_texts([values[name]] if wanted is str else values[name], name)
     return kind(**values)
+
+
+def _check_texts(values: Any, where: str) -> None:
+    """Raise ValueError unless these are texts that can be shown on one line."""
+    if not isinstance(values, list | tuple) or not all(type(each) is str and each.isprintable() for each in values):
+        raise ValueError(f"{where} is not plain text")
+
+
+def _check_named(values: Any, where: str) -> None:
+    """Raise ValueError unless this gives a list of texts for each name."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is not a table")
+    _check_texts(list(values), where)
+    for each in values.values():
+        _check_texts(each, where)
+
+
+def _check_routes(values: Any, where: str) -> None:
+    """Raise ValueError unless these are lists of method, path and owner."""
+    if not isinstance(values, list) or not all(isinstance(each, list) and len(each) == 3 for each in values):
+        raise ValueError(f"{where} are not lists of method, path and owner")
+    for each in values:
+        _check_texts(each, where)
+
+
+_DESCRIPTION: Mapping[str, Callable[[Any, str], None]] = {
+    "commands": _check_texts,
+    "hooks": _check_named,
+    "outbound_hosts": _check_named,
+    "routes": _check_routes,
+}
+
+
+def _check_description(description: Any) -> None:
+    """Raise ValueError unless the description has the parts that a build gives it, each of its type."""
+    if not isinstance(description, dict) or not description.keys() <= _DESCRIPTION.keys():
+        raise ValueError(f"description is not a table of {', '.join(_DESCRIPTION)}")
+    for key, value in description.items():
+        _DESCRIPTION[key](value, f"description.{key}")

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -165,6 +165,11 @@ def canonical(wheel: bytes) -> bytes:
     writer.writerows(record_line(name, contents[name]) for name in sorted(contents) if name != record)
     writer.writerow((record, "", ""))
     contents[record] = rows.getvalue().encode()
+    return packed(contents)
+
+
+def packed(contents: Mapping[str, bytes]) -> bytes:
+    """Return the one wheel of these members; that of what `canonical` made, when nothing of it changed."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in sorted(contents):

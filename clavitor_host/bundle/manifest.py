@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import clavitor_host
 from clavitor_host.bundle.errors import BundleError
+from clavitor_host.bundle.names import normalized
 from clavitor_host.plugins.registry import EDITIONS
 
 PYTHON = "3.11"
@@ -230,7 +231,7 @@ def _located(where: str, root: Path, plugin: PluginSource) -> PluginSource:
     key = f"plugins.{plugin.distribution}.{plugin.kind}"
     if plugin.kind == "requirement":
         written = re.split(r"[\[= ]", plugin.value, maxsplit=1)[0]
-        if not _PINNED.fullmatch(plugin.value) or re.sub(r"[-_.]+", "-", written).lower() != plugin.distribution:
+        if not _PINNED.fullmatch(plugin.value) or normalized(written) != plugin.distribution:
             raise BundleError(f'{where}: {key}: expected "{plugin.distribution}==<version>", found "{plugin.value}"')
         return plugin
     file = root / plugin.value

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.manifest import Manifest
-from clavitor_host.bundle.wheels import Wheel, normalized
+from clavitor_host.bundle.names import normalized
+from clavitor_host.bundle.wheels import Wheel
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -12,6 +12,7 @@ from clavitor_host.bundle import index, local, requirements, wheels
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.lock import Lock, LockedDistribution, read_or_none
 from clavitor_host.bundle.manifest import Manifest, checkout
+from clavitor_host.bundle.names import normalized
 from clavitor_host.bundle.wheels import Wheel
 
 HOST = "clavitor-host"
@@ -99,7 +100,7 @@ def _fetched(
     pins = {item.name: item.version for lock in reversed(known) for item in lock.fetched}
     pins |= {name: pin.version for name, pin in tested.items()}
     for line in pinned_plugins(manifest):
-        pins.pop(wheels.normalized(line.split("==")[0].split("[")[0].strip()), None)
+        pins.pop(normalized(line.split("==")[0].split("[")[0].strip()), None)
     constraints = [f"{name}=={version}" for name, version in sorted(pins.items()) if name not in ours]
     with tempfile.TemporaryDirectory(prefix="clavitor-lock-") as place:
         lines = []

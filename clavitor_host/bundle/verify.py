@@ -11,20 +11,24 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from clavitor_host.bundle.archive import Artifact, open_artifact
 from clavitor_host.bundle.beside import open_regular
-from clavitor_host.bundle.checks import companions, contents, members, signature, structure
+from clavitor_host.bundle.checks import companions, contents, members, signature, sources, structure
 from clavitor_host.bundle.checks.forbidden import Search
 from clavitor_host.bundle.checks.models import Check, Fault, Subject, skipped
+from clavitor_host.bundle.checks.recompile import Recompilation
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.fingerprints import Fingerprints, fingerprints, forbidden_folders
 from clavitor_host.bundle.manifest import Manifest, checkout, load
 from clavitor_host.bundle.manifest import names as manifest_names
 
 _START = b"#!/usr/bin/env python3\n"
+Begun = TypeVar("Begun")
+
 _NOTHING = Fingerprints({}, {}, {}, {}, {}, {})
 
 
@@ -50,7 +54,7 @@ class Options(NamedTuple):
     """What to check against.
 
     `manifest`: a file, or the name of one in the checkout; None: the one with the artifact's bundle name.
-    `no_manifest`: do without one. `key`: the signer's public key.
+    `no_manifest`: do without one. `key`: the signer's public key. `recompile`: every module, not only our own.
     """
 
     manifest: str | None = None
@@ -75,34 +79,61 @@ def verify(path: Path, options: Options, progress: Callable[[int, int], None] = 
 
 def _verify(path: Path, options: Options, progress: Callable[[int, int], None]) -> Report:
     with opened(path) as artifact:
-        materials = companions.Materials(path)
+        materials = _begun(lambda: companions.Materials(path))
         manifest, absent = _manifest(artifact, options)
         prints, missing = _prints(manifest)
         forbid = manifest.forbid if manifest else None
         strings, globs = (forbid.strings, forbid.distributions) if forbid else ((), ())
-        search = Search(artifact, strings, globs, prints)
+        search = _begun(lambda: Search(artifact, strings, globs, prints))
+        records = _begun(lambda: members.read_records(artifact))
+        lock = _begun(lambda: contents.LockCheck(artifact, manifest, records())) if manifest is not None else None
+        recompilation = _begun(lambda: Recompilation(artifact, None if options.recompile else records()))
         digest = digest_of(artifact)
         digests = {name: hashlib.sha256(artifact.data(name)).hexdigest() for name in artifact.names()}
         subject = Subject(artifact, digest, digests, manifest, options.key)
         checks = [
-            structure.check(artifact, digests),
-            members.check_frozen(artifact, digests),
-            members.check_records(artifact, digests),
-            contents.check_inside(artifact),
+            *_guarded(path, "structure", lambda: structure.check(artifact, digests)),
+            *_guarded(path, "members", lambda: members.check_frozen(artifact, digests)),
+            *_guarded(path, "records", lambda: members.check_records(artifact, digests, records())),
+            *_guarded(path, "sources", lambda: sources.check(artifact)),
+            *_guarded(path, "plugins", lambda: contents.check_inside(artifact)),
         ]
-        if manifest is not None:
-            checks += [contents.check_manifest(artifact, manifest), contents.check_lock(artifact, manifest)]
+        if manifest is not None and lock is not None:
+            checks += _guarded(path, "manifest", lambda: contents.check_manifest(artifact, manifest))
+            checks += _guarded(path, "lock", lambda: lock().finish())
         else:
             checks += absent
-        searched = search.finish(digests, missing)
-        checks += searched if manifest is not None else [check for check in searched if check.name == "bytecode"]
-        checks += [companions.check_checksum(subject), companions.check_provenance(subject)]
-        checks += [materials.finish(subject), signature.check(subject)]
-        if options.recompile:
-            from clavitor_host.bundle.checks import recompile
-
-            checks.append(recompile.check(artifact, progress))
+        searched = _guarded(path, "forbidden", lambda: search().finish(digests, missing))
+        checks += [check for check in searched if manifest is not None or check.name == "bytecode" or check.faults]
+        checks += _guarded(path, "checksum", lambda: companions.check_checksum(subject))
+        checks += _guarded(path, "provenance", lambda: companions.check_provenance(subject))
+        checks += _guarded(path, "materials", lambda: materials().finish(subject))
+        checks += _guarded(path, "signature", lambda: signature.check(subject))
+        checks += _guarded(path, "recompiled", lambda: recompilation().finish(progress))
         return Report(path, digest, tuple(checks))
+
+
+def _begun(begin: Callable[[], Begun]) -> Callable[[], Begun]:
+    """Begin something now; what is returned gives it, or raises what prevented it, in the check that needs it."""
+    try:
+        made = begin()
+    except Exception as error:  # noqa: BLE001 - bytes made to harm raise anything
+        return partial(_raise, error)
+    return lambda: made
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _guarded(path: Path, name: str, check: Callable[[], Check | list[Check]]) -> list[Check]:
+    """Make a check; whatever ends it is its failure, and the others go on."""
+    try:
+        made = check()
+    except Exception as error:  # noqa: BLE001 - bytes made to harm raise anything
+        reason = f"it cannot be checked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return [Check(name, "FAIL", "", (Fault(path.name, reason),))]
+    return made if isinstance(made, list) else [made]
 
 
 def opened(path: Path) -> Artifact:

@@ -10,10 +10,13 @@ import base64
 import csv
 import hashlib
 import io
+import lzma
 import os
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from email.message import Message
 from email.parser import HeaderParser
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clavitor_host.bundle.errors import BundleError
+from clavitor_host.bundle.names import normalized, printable
 
 _EXTENSION = re.compile(r"[^/.]+(\.cpython-311-x86_64-linux-gnu|\.abi3)?\.so")
 _SHARED = re.compile(r"\.so(\.\d+)*$")
@@ -29,6 +33,13 @@ _SAFE = re.compile(r"[ -~]+")
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _DATA_ON_PATH = ("purelib", "platlib")
 _DATA_LEFT_OUT = ("scripts", "headers", "data")
+
+
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(OSError, NotImplementedError, RuntimeError, ValueError, LookupError, ArithmeticError),
+)
+"""What reading a ZIP file that was damaged, or made to harm, ends with."""
 
 
 class Wheel(NamedTuple):
@@ -58,7 +69,7 @@ def cached(file: str, sha256: str) -> bytes | None:
     """Return a wheel that was kept, None when it is not there or no longer what it was."""
     try:
         data = _place(file, sha256).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
         return None
     return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
@@ -82,6 +93,8 @@ def keep(file: str, data: bytes) -> str:
             f"the cache of wheels {cache_folder('wheels')} cannot be written: {error.strerror}; "
             "name another folder in XDG_CACHE_HOME"
         ) from None
+    except ValueError:
+        raise BundleError(f"{printable(file)}: no file name") from None
     return sha256
 
 
@@ -91,8 +104,8 @@ def read(file: str, data: bytes) -> Wheel:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             contents = {info.filename: archive.read(info) for info in infos}
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{file}: it is no wheel: {error}") from None
+    except _DAMAGED as error:
+        raise BundleError(f"{file}: it is no wheel: {_said(error)}") from None
     if len(contents) != len(infos):
         raise BundleError(f"{file}: two of its members have the same name")
     dist_info = _dist_info(file, contents)
@@ -105,9 +118,13 @@ def read(file: str, data: bytes) -> Wheel:
     return Wheel(normalized(name), version, file, hashlib.sha256(data).hexdigest(), metadata, members)
 
 
-def normalized(name: str) -> str:
-    """Return a distribution's name in its one canonical form (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def record_of(data: bytes, folder: str) -> bytes | None:
+    """Return the RECORD of a wheel, whose `.dist-info` folder is given; None when it has none that can be read."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.read(f"{folder}/RECORD")
+    except _DAMAGED:
+        return None
 
 
 def record_line(name: str, content: bytes) -> tuple[str, str, str]:
@@ -128,7 +145,11 @@ def _dist_info(file: str, contents: dict[str, bytes]) -> str:
 
 
 def _check_record(file: str, contents: dict[str, bytes], dist_info: str) -> None:
-    rows = {row[0]: row for row in csv.reader(_text(file, contents, f"{dist_info}/RECORD").splitlines()) if row}
+    record = f"{dist_info}/RECORD"
+    try:
+        rows = {row[0]: row for row in csv.reader(_text(file, contents, record).splitlines()) if row}
+    except csv.Error as error:
+        raise BundleError(f"{file}: {record} cannot be read: {error}") from None
     unrecorded = {f"{dist_info}/{name}" for name in _UNRECORDED}
     for name, content in contents.items():
         if name in unrecorded:
@@ -145,6 +166,10 @@ def _check_record(file: str, contents: dict[str, bytes], dist_info: str) -> None
     missing = sorted(rows.keys() - unrecorded)
     if missing:
         raise BundleError(f"{file}: {missing[0]} is in its RECORD and not in the wheel")
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _text(file: str, contents: dict[str, bytes], name: str) -> str:

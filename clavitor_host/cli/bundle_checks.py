@@ -38,10 +38,14 @@ def sign(
         Path | None,
         typer.Option("--passphrase-file", metavar="FILE", help="First line: the key's passphrase. Else it is asked."),
     ] = None,
+    no_recompile: Annotated[
+        bool, typer.Option("--no-recompile", help="Do not compile every module again to compare it first.")
+    ] = False,
 ) -> None:
     """Sign an artifact's checksum and provenance with an Ed25519 key.
 
-    Writes ARTIFACT.sha256.sig and ARTIFACT.intoto.dsse.json.
+    Writes ARTIFACT.sha256.sig and ARTIFACT.intoto.dsse.json. Compiles every module again first, with the Python that
+    built it, and signs nothing when one is not what its source says.
     """
     from clavitor_host.bundle.keys import read_private
     from clavitor_host.bundle.sign import sign as sign_artifact
@@ -49,7 +53,10 @@ def sign(
     private = read_private(key, lambda: _passphrase(key, passphrase_file))
     if private.warning:
         note(f"warning: {private.warning}")
-    signed = sign_artifact(artifact, private, key)
+    with progress_bar("Compiling again", quiet=call.json) as progress:
+        signed = sign_artifact(artifact, private, key, recompile=not no_recompile, progress=progress)
+    if no_recompile:
+        note("warning: its compiled modules were not compared with their sources (--no-recompile)")
     if call.json:
         write_json({name: str(value) for name, value in signed._asdict().items()})
         return
@@ -79,7 +86,7 @@ def verify(
         Path | None, typer.Option("--key", metavar="FILE", help="The signer's Ed25519 public key, PEM.")
     ] = None,
     recompile: Annotated[
-        bool, typer.Option("--recompile", help="Also compile every module again and compare.")
+        bool, typer.Option("--recompile", help="Compile every module again and compare, not only our own.")
     ] = False,
 ) -> None:
     """Prove what an artifact is: whole, as its manifest and lock say, free of what is forbidden, and signed.

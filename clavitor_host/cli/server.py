@@ -26,11 +26,13 @@ BATCH_PATH = "/api/entries/batch"
 def run_server(call: Invocation) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code. Raises ConfigError, StartError."""
     from clavitor_host import __version__, log
+    from clavitor_host.plugins.frozen import bundle_digest
     from clavitor_host.serve.sockets import describe, from_systemd, listening
     from clavitor_host.serve.worker import as_worker
 
     signal.signal(signal.SIGTERM, _leave)  # until the server has its own handler
-    worker = as_worker()
+    bundle = bundle_digest()
+    worker = as_worker(bundle=bundle)
     config = call.config.host
     log.setup(config.log.level.upper(), json_lines=config.log.format == "json")
     settings = serve_settings(config)
@@ -49,7 +51,7 @@ def run_server(call: Invocation) -> int:
 
             patience = SupervisorSettings(stop_timeout=settings.graceful + 0.3)
             command = [sys.executable, *sys.orig_argv[1:]]
-            return supervise(command, sockets, config.workers, ready=ready, settings=patience)
+            return supervise(command, sockets, config.workers, bundle=bundle, ready=ready, settings=patience)
         _run(call, settings, sockets, ready, None)
         return 0
 

@@ -6,9 +6,9 @@ A built bundle has a module `clavitor_frozen` beside the host package:
     EDITION = "community"
     PLUGINS = (("clavitor-example", "clavitor_example.plugin", False),)   # distribution, module, optional
 
-A checkout has `bundles/community.toml` beside it and reads nothing else. Both places are found from where this
-package was loaded from, never from the working folder, the environment or `sys.path`; and plugins are loaded
-from there only.
+A checkout has `bundles/community.toml` beside it and reads nothing else. Which of both this is follows from what
+loaded this package, a file's loader or an archive's, never from what lies on the disk by now, the working folder,
+the environment or `sys.path`; and plugins are loaded by the same loader from the same place only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
@@ -52,20 +52,36 @@ class _Entry(NamedTuple):
 def frozen_set(root: Path | None = None) -> BundleInfo:
     """Return the plugins of this program. Raises `StartError`, or `PluginError` for one that cannot be imported.
 
-    root: the folder or archive that holds the host package (for tests).
+    root: the folder that is taken for a checkout (for tests).
     """
+    if root is None and (archive := _archive()) is not None:
+        return _from_artifact(archive)
     root = root or Path(clavitor_host.__file__).resolve().parent.parent
     if (root / COMMUNITY_MANIFEST).is_file():
         return _from_manifest(root)
-    spec = PathFinder.find_spec(FROZEN_MODULE, [str(root)])
+    raise StartError(
+        "This is neither a bundle nor a complete checkout: bundles/community.toml is missing beside clavitor_host."
+    )
+
+
+def bundle_digest() -> str:
+    """Return what the artifact that this program runs from is known by: sha256 of its frozen manifest; "" without."""
+    importer: Any = sys.modules.get("clavitor_importer")
+    loader = clavitor_host.__loader__
+    return loader.bundle_digest() if importer is not None and isinstance(loader, importer.Loader) else ""
+
+
+def _archive() -> Path | None:
+    """Return the archive that this package was loaded from, None for files. Nothing is asked of the file system."""
+    files = isinstance(clavitor_host.__loader__, SourceFileLoader)
+    return None if files else Path(clavitor_host.__file__).parent.parent
+
+
+def _from_artifact(root: Path) -> BundleInfo:
+    spec = _find(FROZEN_MODULE, root)
     if spec is None:
-        raise StartError(
-            "This is neither a bundle nor a complete checkout: bundles/community.toml is missing beside clavitor_host."
-        )
-    return _from_artifact(root, _load(spec))
-
-
-def _from_artifact(root: Path, module: ModuleType) -> BundleInfo:
+        raise StartError(f"This bundle is not complete: {FROZEN_MODULE} is missing in it.")
+    module = _load(spec)
     entries = [_Entry(str(name), str(path), bool(optional), root) for name, path, optional in module.PLUGINS]
     return BundleInfo(str(module.NAME), str(module.EDITION), _load_plugins(entries))
 
@@ -105,7 +121,7 @@ def _plugin_class(entry: _Entry) -> type[Plugin]:
 
 def _import_plugin(entry: _Entry) -> type[Plugin]:
     package = entry.module.partition(".")[0]
-    spec = PathFinder.find_spec(package, [str(entry.folder)])
+    spec = _find(package, entry.folder)
     if spec is None:
         raise ModuleNotFoundError(f"no package {package} in {entry.folder.name}")
     loaded = sys.modules.get(package)
@@ -115,6 +131,16 @@ def _import_plugin(entry: _Entry) -> type[Plugin]:
         raise ImportError(f"{package} was loaded from another place")
     plugin: type[Plugin] = import_module(entry.module).plugin
     return plugin
+
+
+def _find(name: str, folder: Path) -> ModuleSpec | None:
+    """Find a top-level module in a folder or archive. Raises ImportError when another loader has it than ours."""
+    spec = PathFinder.find_spec(name, [str(folder)])
+    if spec is None or spec.loader is None:
+        return None
+    if type(spec.loader) is not type(clavitor_host.__loader__):
+        raise ImportError(f"{name} is not where this program was loaded from")
+    return spec
 
 
 def _load(spec: ModuleSpec, *, register: bool = False) -> ModuleType:

@@ -16,7 +16,7 @@ from typing import Final
 from loguru import logger
 
 from clavitor_host.serve import notify
-from clavitor_host.serve.worker import INDEX, PREFIX, READY_FD, SOCKETS, SUPERVISOR_FD
+from clavitor_host.serve.worker import BUNDLE, EXIT_REPLACED, INDEX, PREFIX, READY_FD, SOCKETS, SUPERVISOR_FD
 
 NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -43,6 +43,7 @@ def supervise(
     sockets: Sequence[socket.socket],
     workers: int,
     *,
+    bundle: str = "",
     ready: Callable[[], None] | None = None,
     settings: SupervisorSettings = SupervisorSettings(),
 ) -> int:
@@ -51,8 +52,11 @@ def supervise(
     The first worker starts alone (it migrates the database); the others follow when it is ready. When it ends
     before it is ready, so does this, with its exit code: the worker has said why on standard error. `ready` is
     called once, when the first worker accepts connections.
+
+    `bundle` tells this program from others. When the file that `command` names was replaced by another program's,
+    a worker that ends is not replaced, and this ends with the last one, with 1: nothing new runs before a restart.
     """
-    return asyncio.run(Supervisor(command, sockets, workers, ready, settings).run())
+    return asyncio.run(Supervisor(command, sockets, workers, bundle, ready, settings).run())
 
 
 class Supervisor:
@@ -63,12 +67,14 @@ class Supervisor:
         command: Sequence[str],
         sockets: Sequence[socket.socket],
         workers: int,
+        bundle: str,
         ready: Callable[[], None] | None,
         settings: SupervisorSettings,
     ) -> None:
         self._command = command
         self._sockets = sockets
         self._workers = workers
+        self._bundle = bundle
         self._ready = ready
         self._settings = settings
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -94,8 +100,7 @@ class Supervisor:
                 self._ready()
             slots.append(loop.create_task(self._keep(0, first)))
             slots += [loop.create_task(self._keep(index, None)) for index in range(1, self._workers)]
-            await self._stop.wait()
-            return 0
+            return 0 if await self._stopped_before(slots) else 1
         finally:
             notify.notify("STOPPING=1")
             self._stop.set()
@@ -105,8 +110,19 @@ class Supervisor:
             os.close(self._alive_write)
             shutil.rmtree(self._metrics, ignore_errors=True)
 
+    async def _stopped_before(self, slots: list[asyncio.Task[None]]) -> bool:
+        """Wait for the stop, or until no worker can be kept; return whether it was the stop."""
+        stopped = asyncio.create_task(self._stop.wait())
+        ended = asyncio.create_task(asyncio.wait(slots))
+        try:
+            await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
+            return self._stop.is_set()
+        finally:
+            stopped.cancel()
+            ended.cancel()
+
     async def _keep(self, index: int, process: asyncio.subprocess.Process | None) -> None:
-        """Keep one worker running until the stop."""
+        """Keep one worker running until the stop, or until it could only be replaced by another program."""
         loop = asyncio.get_running_loop()
         deaths = 0
         while not self._stop.is_set():
@@ -118,7 +134,7 @@ class Supervisor:
             except OSError as error:  # no process or descriptor to be had just now
                 code = error.errno or 1
             process = None
-            if self._stop.is_set():
+            if self._stop.is_set() or code == EXIT_REPLACED:
                 return
             deaths = 0 if loop.time() - started >= self._settings.healthy_after else deaths + 1
             # the first early death is replaced at once too: most are one-off (a kill, the OOM killer)
@@ -138,6 +154,7 @@ class Supervisor:
             SOCKETS: ",".join(map(str, fds)),
             READY_FD: str(ready_write),
             SUPERVISOR_FD: str(self._alive_read),
+            BUNDLE: self._bundle,
             "PROMETHEUS_MULTIPROC_DIR": self._metrics,
         }
         try:
@@ -174,6 +191,9 @@ class Supervisor:
     async def _reap(self, index: int, process: asyncio.subprocess.Process) -> int:
         code = await process.wait()
         self._serving.discard(process)
+        if code == EXIT_REPLACED:
+            log = logger.bind(component="serve", worker=index)
+            log.error("The file was replaced while the server runs, no worker starts from it: restart the server")
         if self._processes.get(index) is process:
             del self._processes[index]
         from prometheus_client import multiprocess  # slow to import, and not needed before a worker ends
@@ -220,6 +240,8 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
 
 def _exit_code(code: int) -> int:
     """Return a shell's exit code: 128 + n for a process ended by signal n, which cannot say so itself."""
+    if code == EXIT_REPLACED:
+        return 1
     if code >= 0:
         return code or 1
     logger.bind(component="serve", signal=-code).error("The first worker was killed before it was ready")

@@ -17,6 +17,10 @@ INDEX = PREFIX + "WORKER"
 SOCKETS = PREFIX + "SOCKETS"
 READY_FD = PREFIX + "READY_FD"
 SUPERVISOR_FD = PREFIX + "SUPERVISOR_FD"
+BUNDLE = PREFIX + "BUNDLE"
+
+EXIT_REPLACED = 79
+"""Of a worker that is another program than its supervisor: the supervisor says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,11 @@ class Worker:
             pass  # the supervisor has gone; the other pipe ends this process
 
 
-def as_worker(environ: MutableMapping[str, str] | None = None) -> Worker | None:
+def as_worker(environ: MutableMapping[str, str] | None = None, *, bundle: str = "") -> Worker | None:
     """Return what the supervisor handed to this process, None when it is not a worker.
+
+    bundle: what tells this program from others; a worker that is another than its supervisor ends here, before it
+    touches anything.
 
     Takes the `CLAVITOR_INTERNAL_` variables out of `environ`, so call it before the configuration is read, and
     begins to watch the supervisor: when that dies, this process gets SIGTERM, and SIGKILL when it does not go.
@@ -46,6 +53,8 @@ def as_worker(environ: MutableMapping[str, str] | None = None) -> Worker | None:
     values = {name: variables.pop(name) for name in list(variables) if name.startswith(PREFIX)}
     if INDEX not in values:
         return None
+    if values.get(BUNDLE, "") != bundle:
+        raise SystemExit(EXIT_REPLACED)
     ready_fd, supervisor_fd = int(values[READY_FD]), int(values[SUPERVISOR_FD])
     for fd in (ready_fd, supervisor_fd):
         os.set_inheritable(fd, False)

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from cyclonedx.validation.json import JsonStrictValidator
 from quart import Blueprint
 
 from clavitor_host.api import Host, Plugin, hookimpl
-from clavitor_host.bundle import lock, manifest, resolve
+from clavitor_host.bundle import build, lock, manifest, resolve
 from clavitor_host.bundle.describe import describe
 from clavitor_host.bundle.local import build_folder
 from clavitor_host.bundle.sbom import Validation
+from clavitor_host.bundle.workplace import workplace
 from clavitor_host.errors import PluginError
 from clavitor_host.plugins.frozen import BundleInfo, frozen_set
 from clavitor_host.plugins.models import FrozenPlugin
@@ -103,6 +106,24 @@ def test_a_second_build_gives_the_same_bytes_and_drops_signatures(built: Built, 
     assert (said["edition"], [plugin["name"] for plugin in said["plugins"]]) == ("community", ["community"])
     names = {expected.name + suffix for suffix in ("", ".sha256", ".cdx.json", ".intoto.json")}
     assert {file.name for file in tmp_path.iterdir()} == names
+
+
+# --- a file that is replaced
+
+
+def test_a_running_server_stays_what_it_is_when_its_file_is_replaced(built: Built, tmp_path: Path) -> None:
+    artifact, other = tmp_path / "clavitor.pyz", tmp_path / "other.pyz"
+    shutil.copyfile(built("community"), artifact)
+    shutil.copyfile(built("minimal"), other)
+    with ServerProcess(tmp_path / "server", program=(INTERPRETER, str(artifact)), workers=2) as server:
+        of_this_file = server.worker_pids()
+        other.replace(artifact)
+        for pid in of_this_file:
+            os.kill(pid, signal.SIGKILL)
+        assert server.wait() == 1
+        lines = [line for line in server.log.splitlines() if "restart the server" in line]
+        assert len(lines) == 2
+        assert "The file was replaced while the server runs, no worker starts from it" in lines[0]
 
 
 # --- beside the artifact
@@ -384,6 +405,80 @@ def test_a_full_disk_leaves_nothing_behind(tree: Path, small_disk: Path) -> None
     said = refusal(attempt(tree, "bundle", "build", "community", "-o", str(small_disk)), small_disk)
     assert said.startswith(f"{small_disk}/clavitor-community-")
     assert said.endswith(".pyz cannot be written: No space left on device")
+
+
+def begun(tree: Path, out: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Begin a build, and wait until its working folder has the artifact in it."""
+    command = [sys.executable, "-m", "clavitor_host", "bundle", "build", "minimal", "-o", str(out)]
+    process = subprocess.Popen(command, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (found := list(out.glob(".building-*/*.pyz"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process, found[0].parent
+
+
+def test_a_build_that_is_told_to_end_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
+    process, _ = begun(tree, tmp_path)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (128 + signal.SIGTERM, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_builds_have_left_is_swept_up_and_nothing_else(tree: Path, tmp_path: Path) -> None:
+    process, left = begun(tree, tmp_path)
+    process.kill()
+    process.communicate()
+    assert list(left.iterdir()) != []
+    others = [tmp_path / name for name in (".building-", ".building-site", ".building-abcdefg", "building-abcdefgh")]
+    for other in others:
+        other.mkdir()
+    (tmp_path / ".building-filefile").touch()
+    (tmp_path / ".building-linklink").symlink_to(others[0])
+    with workplace(tmp_path) as living:
+        assert not left.exists()
+        with workplace(tmp_path):
+            assert living.exists()
+    names = {other.name for other in others} | {".building-filefile", ".building-linklink"}
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_a_build_killed_while_it_puts_files_leaves_no_set_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    """Whatever number of steps was done: the signatures are gone, and the checksum is not the old artifact's."""
+    suffixes = (".sha256", ".cdx.json", ".intoto.json", "", ".sha256.sig", ".intoto.dsse.json")
+    old, new = tmp_path / "a.pyz", tmp_path / "new" / "a.pyz"
+    new.parent.mkdir()
+    for suffix in suffixes:
+        beside(old, suffix).write_text("old")
+    for suffix in suffixes[:4]:
+        beside(new, suffix).write_text("new")
+    steps: list[str] = []
+
+    def step(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(path: Path, *arguments: Any, **more: Any) -> Any:
+            if len(steps) == done:
+                raise KeyboardInterrupt
+            steps.append(path.name)
+            return call(path, *arguments, **more)
+
+        return counted
+
+    monkeypatch.setattr(Path, "unlink", step(Path.unlink))
+    monkeypatch.setattr(Path, "replace", step(Path.replace))
+    with pytest.raises(KeyboardInterrupt):
+        build._put(new, old, suffixes[:3])
+    found = {suffix: beside(old, suffix).read_text() for suffix in suffixes if beside(old, suffix).exists()}
+    if done == 0:
+        assert set(found.values()) == {"old"}
+    elif done > 2:
+        assert (found[".sha256"], found[""]) == ("new", "old")
+    assert (".sha256.sig" in found) == (done < 1)
+    assert (".intoto.dsse.json" in found) == (done < 2)
 
 
 def test_a_place_that_cannot_be_written_is_named(tree: Path, tmp_path: Path) -> None:

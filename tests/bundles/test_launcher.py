@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pluggy
 import pytest
 
+import clavitor_host
 from clavitor_host.bundle.frozen import FrozenEntry
 from tests.bundles.small import PYTHON, small_artifact, small_frozen, start
 
@@ -66,7 +68,45 @@ def test_an_uncaught_error_is_shown_with_its_source_lines(artifact: Path) -> Non
 def test_an_interrupt_is_not_swallowed(artifact: Path) -> None:
     done = start(artifact, "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(60)")
     assert done.returncode == -signal.SIGINT
-    assert done.stderr.endswith("\nKeyboardInterrupt\n")
+    assert done.stderr == ""
+
+
+def interrupted(artifact: Path, tmp_path: Path, setup: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Start an artifact with a Python that interrupts itself, as `setup` tells it to; see it end."""
+    (tmp_path / "sitecustomize.py").write_text(f"import os, signal, sys\n{setup}\n")
+    return start(artifact, *arguments, env={"PYTHONPATH": str(tmp_path)})
+
+
+@pytest.mark.parametrize("call", ["os.realpath", "os.uname", "os.confstr", "os.readlink", "os.execv"])
+def test_an_interrupt_before_the_program_begins_ends_it_quietly(artifact: Path, tmp_path: Path, call: str) -> None:
+    """In stage 1; at the last moment before it starts itself again, it ends right after that."""
+    name = call.replace("os.realpath", "os.path.realpath")
+    setup = f"""
+def at(*arguments, given={name}, **more):
+    os.kill(os.getpid(), signal.SIGINT)
+    return given(*arguments, **more)
+{name} = at
+"""
+    done = interrupted(artifact, tmp_path, setup, "print('started')")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_while_the_launcher_checks_ends_it_quietly(tmp_path: Path) -> None:
+    """What `serve` loads ahead stands for everything before the program: it interrupts, and a thread checks."""
+    ahead = b"import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(10**6): pass\nprint('on')\n"
+    mine = small_artifact(
+        tmp_path / "a.pyz", {"clavitor_host/cli/__init__.py": b"", "clavitor_host/cli/main.py": ahead}
+    )
+    done = start(mine, "serve")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_that_is_ignored_stays_so(artifact: Path) -> None:
+    code = "import os, signal as s; os.kill(os.getpid(), s.SIGINT); print(s.getsignal(2), s.pthread_sigmask(0, []))"
+    shell = 'trap "" INT; exec "$0" "$1" "$2"'
+    done = subprocess.run(["sh", "-c", shell, PYTHON, artifact, code], capture_output=True, text=True, check=False)
+    assert done.stdout == "1 set()\n", done.stderr
+    assert start(artifact, "import signal; print(signal.getsignal(2) is signal.default_int_handler)").stdout == "True\n"
 
 
 def test_the_garbage_collector_is_as_python_has_it(artifact: Path) -> None:
@@ -138,6 +178,16 @@ def test_nothing_in_the_environment_or_the_working_folder_changes_what_runs(arti
                   command=(PYTHON, "-I", "-S", "-B"))  # fmt: skip
     assert again.stdout == "ours\n", again.stderr
     assert again.stderr == ""
+
+
+def test_what_loads_code_into_any_process_is_not_handed_on(artifact: Path, tmp_path: Path) -> None:
+    """What chooses libraries is: it has been at work in the first process, which may not run without it."""
+    settings = ("OPENSSL_CONF", "OPENSSL_CONF_INCLUDE", "OPENSSL_ENGINES", "OPENSSL_MODULES", "GCONV_PATH", "LD_AUDIT")
+    environment = {name: str(tmp_path / name) for name in (*settings, "LD_LIBRARY_PATH", "OTHER")}
+    code = "import os; print(sorted(name for name in os.environ if name in arguments))"
+    for isolated in ((), ("-I", "-S", "-B")):
+        done = start(artifact, code, *environment, env=environment, command=(PYTHON, *isolated))
+        assert done.stdout == "['LD_LIBRARY_PATH', 'OTHER']\n", done.stderr
 
 
 def test_neither_user_site_nor_pth_files_nor_a_virtual_environment_change_what_runs(artifact: Path, evil: Path) -> None:
@@ -274,6 +324,46 @@ def test_a_plugin_set_is_read_from_the_artifact(tmp_path: Path) -> None:
     mine = small_artifact(tmp_path / "mine.pyz", frozen=small_frozen("3.11", "linux_x86_64", entry))
     code = "import clavitor_frozen as f; print(f.NAME, f.EDITION, f.PLUGINS)"
     assert start(mine, code).stdout == "clavitor-small community (('shop-goods', 'shop.plugin', True),)\n"
+
+
+def test_what_lies_at_the_artifacts_path_by_now_is_not_looked_at(tmp_path: Path) -> None:
+    """Neither as a checkout, nor for a plugin that the artifact has not: nothing but its own bytes runs."""
+    host = Path(clavitor_host.__file__).parent
+    members = {
+        f"clavitor_host/{file.relative_to(host)}": file.read_bytes()
+        for file in host.rglob("*.py")
+        if file != host / "__main__.py"
+    }
+    members["clavitor_community/__init__.py"] = b""
+    members["clavitor_community/plugin.py"] = b"from clavitor_host.plugins.models import Plugin as plugin\n"
+    entries = [FrozenEntry(f"clavitor-{name}", f"clavitor_{name}.plugin", optional, name, "1.0", ">=1.0,<2", ())
+               for name, optional in (("community", False), ("gone", True))]  # fmt: skip
+    mine = small_artifact(tmp_path / "mine.pyz", members, small_frozen("3.11", "linux_x86_64", *entries))
+    evil = tmp_path / "evil"
+    for name in ("bundles", "clavitor_host", "clavitor_community", "clavitor_gone"):
+        (evil / name).mkdir(parents=True)
+        (evil / name / "__init__.py").write_text(EVIL)
+        (evil / name / "plugin.py").write_text(EVIL)
+    (evil / "clavitor_frozen.py").write_text(EVIL)
+    (evil / "bundles" / "community.toml").write_text('[bundle]\nname = "e"\nedition = "community"\n[plugins]\n')
+    code = f"""
+import os, pkgutil, sys
+sys.path.append({str(Path(pluggy.__file__).parents[1])!r})  # what the host needs of others
+mine, evil, moved = arguments[:3]
+os.rename(mine, moved)
+(os.symlink if arguments[3:] else os.rename)(evil, mine)
+from clavitor_host.plugins.frozen import frozen_set
+found = frozen_set()
+print(found.name, [plugin.distribution for plugin in found.plugins])
+for path in (mine, mine + "/bundles", mine + "/clavitor_gone", "/" + mine + "//clavitor_gone/", mine + "/x/../bundles"):
+    print([module.name for module in pkgutil.iter_modules([path]) if module.name in ("plugin", "clavitor_gone")])
+"""
+    expected = "clavitor-small ['clavitor-community', 'clavitor-gone']\n" + "[]\n" * 5
+    for link in ((), ("link",)):
+        done = start(mine, code, str(mine), str(evil), str(tmp_path / "moved"), *link)
+        assert done.stdout == expected, done.stderr
+        mine.unlink() if link else mine.rename(evil)
+        (tmp_path / "moved").rename(mine)
 
 
 def test_the_small_artifacts_python_is_the_one_under_test() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ strings = ["more", "hush"]
     ]
     assert manifest.forbid == Forbid(("clavitor-secret*",), ("hush", "more"))
     assert manifest.files == (elsewhere / "mine.toml", root / "bundles/community.toml")
+
+
+def test_the_manifests_in_the_documentation_can_be_read(root: Path, tmp_path: Path) -> None:
+    """Each as it stands there: what it shows is copied by everyone who extends an edition."""
+    text = (Path(__file__).parents[2] / "docs/bundles.md").read_text("utf-8")
+    stock, extending = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (root / "bundles/community.toml").write_text(stock)
+    base = load("community", root)
+    assert (base.name, base.edition, base.forbid.strings) == ("clavitor-community", "community", ("a word",))
+    plugin_folder(tmp_path / "acme-clavitor")
+    manifest = load(write(tmp_path / "acme", {"acme-vault.toml": extending}) / "acme-vault.toml", root)
+    assert (manifest.name, manifest.edition) == ("acme-vault", "community")
+    assert [plugin.distribution for plugin in manifest.plugins] == ["clavitor-community", "acme-clavitor"]
+    assert manifest.forbid == base.forbid
 
 
 def test_a_base_beside_the_manifest_comes_before_the_checkouts(root: Path, elsewhere: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from clavitor_host.bundle.compile import compile_source
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.keys import read_private, read_public, refuse_weak
 from clavitor_host.bundle.sign import Signed, sign
@@ -314,6 +315,35 @@ def test_a_damaged_artifact_is_not_signed(workshop: Workshop, keys: tuple[Path, 
     beside(workshop, ".sha256").write_text(f"{digest}  {workshop.path.name}\n")
     with pytest.raises(BundleError, match=r"nothing was signed: .*clavitor_host/__main__.py: not what was frozen"):
         signed(workshop, keys[0])
+
+
+def test_bytecode_that_is_not_its_sources_is_not_signed(workshop: Workshop, keys: tuple[Path, Path]) -> None:
+    """As a poisoned cache of compiled modules would bring it into a build; of a distribution that is not ours too."""
+    other = compile_source("clavitor_good/plugin.py", b"GOOD = 'poison'\n")
+    assert other
+    workshop.fetched("clavitor-good")
+    workshop.build({"clavitor_good/plugin.pyc": other})
+    with pytest.raises(BundleError, match=r"^nothing was signed: .*: clavitor_good/plugin\.pyc: not what its source"):
+        signed(workshop, keys[0])
+    workshop.build({"clavitor_good/more.pyc": other})
+    with pytest.raises(BundleError, match=r"clavitor_good/more\.pyc: bytecode without its source"):
+        signed(workshop, keys[0])
+    assert not beside(workshop, ".sha256.sig").exists()
+    workshop.build()
+    seen: list[tuple[int, int]] = []
+    sign(workshop.path, read_private(keys[0], lambda: b""), keys[0], progress=lambda *each: seen.append(each))
+    assert seen[-1] == (4, 4)
+
+
+def test_another_python_signs_only_when_told_to(workshop: Workshop, keys: tuple[Path, Path]) -> None:
+    workshop.build(builder_python="3.11.999")
+    done = command("sign", workshop.path, "--key", keys[0])
+    assert (done.returncode, done.stdout, lines(done.stderr)) == (1, "", 1)
+    assert "was built by Python 3.11.999, and this is" in done.stderr and "--no-recompile" in done.stderr
+    assert not beside(workshop, ".sha256.sig").exists()
+    done = command("sign", workshop.path, "--key", keys[0], "--no-recompile")
+    assert done.returncode == 0 and beside(workshop, ".sha256.sig").exists()
+    assert done.stderr == "warning: its compiled modules were not compared with their sources (--no-recompile)\n"
 
 
 def test_the_command_signs_and_names_the_files(workshop: Workshop, keys: tuple[Path, Path]) -> None:

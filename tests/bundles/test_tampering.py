@@ -139,6 +139,35 @@ def test_no_byte_of_the_file_is_left_out(tmp_path: Path) -> None:
     _check(path)
 
 
+def test_of_a_member_that_was_read_already_only_its_surroundings_are_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever order, and however the chunks fall; every byte that is not such a member's counts."""
+    members = {"clavitor_host/__main__.py": b"def main(): pass\n"}
+    members |= {f"{letter}/{size}.{kind}": letter.encode() * size
+                for letter in "ax" for size in (0, 1, 40, 500) for kind in ("so", "txt")}  # fmt: skip
+    path = tmp_path / "a.pyz"
+    archive.write(path, small_frozen(), members)
+    whole = path.read_bytes()
+    with open_artifact(path) as artifact:
+        plan = artifact.layout
+    known = {"a/40.so", "a/500.txt", "x/500.so"}
+    places = {name: range(at + len(header), at + len(header) + size) for name, header, at, size, _ in plan.regions}
+    inside = [place for name, place in places.items() if name in known]
+    ours = [place for name, place in places.items() if name.startswith(("clavitor_", "__main__"))]
+    with path.open("r+b", buffering=0) as file:
+        for size in (64, 300, 1 << 20):
+            monkeypatch.setattr(stage2, "_CHUNK", size)
+            assert stage2.faults(file.fileno(), plan) == stage2.faults(file.fileno(), plan, known=known) == []
+            for at in range(0, plan.start, 3):
+                if any(at in place for place in ours):
+                    continue
+                os.pwrite(file.fileno(), bytes([whole[at] ^ 1]), at)
+                found = [stage2.faults(file.fileno(), plan, threads=n, known=known) for n in (1, 2)]
+                os.pwrite(file.fileno(), whole[at : at + 1], at)
+                assert [len(lines) for lines in found] == [not any(at in place for place in inside)] * 2, (at, found)
+
+
 def _check(path: Path) -> None:
     store, checking = stage2.begin(str(path))
     try:

@@ -21,13 +21,15 @@ from typing import Any
 import h11
 import pytest
 
-from clavitor_host.bundle import archive
+from clavitor_host.bundle import archive, wheels
 from clavitor_host.bundle import frozen as frozen_manifest
 from clavitor_host.bundle.background import Background
 from clavitor_host.bundle.checks.structure import archive_kind
 from clavitor_host.bundle.compile import compile_source
+from clavitor_host.bundle.diff import diff
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.frozen import FrozenMember
+from clavitor_host.bundle.inspect import inspect
 from clavitor_host.bundle.keys import read_private
 from clavitor_host.bundle.launcher import stage2
 from clavitor_host.bundle.sign import sign
@@ -86,7 +88,7 @@ def test_what_was_built_passes_every_check(workshop: Workshop) -> None:
     assert failed(report) == {}
     assert status(report) == {
         **dict.fromkeys(("structure", "members", "records", "plugins", "manifest", "lock", "forbidden"), "ok"),
-        **dict.fromkeys(("bytecode", "content", "checksum", "provenance", "materials", "recompiled"), "ok"),
+        **dict.fromkeys(("bytecode", "content", "checksum", "provenance", "materials", "recompiled", "sources"), "ok"),
         "signature": "skipped",
     }
     assert all(check.what for check in report.checks)
@@ -223,7 +225,7 @@ def test_a_helper_that_both_have_with_other_words_around_it_gives_nothing_away(w
     workshop.smuggled(own)
     assert failed(workshop.verify()) == {}
     workshop.smuggled({**own, "clavitor_good/other.py": b"", "clavitor_good/other.pyc": compiled})
-    assert failed(workshop.verify()).keys() == {"content"}
+    assert failed(workshop.verify()).keys() == {"content", "recompiled"}
 
 
 def test_what_a_library_says_by_itself_gives_nothing_away_there(workshop: Workshop) -> None:
@@ -418,7 +420,7 @@ def test_compiled_launcher_parts_are_those_of_their_sources(workshop: Workshop) 
     other = compile_source("clavitor_frozen.py", b"PLUGINS = (('x', 'y', False),)\n")
     assert other
     workshop.build({"clavitor_frozen.pyc": other})
-    assert failed(workshop.verify()) == {"structure": ["clavitor_frozen.pyc: not what clavitor_frozen.py compiles to"]}
+    assert failed(workshop.verify()) == {"recompiled": ["clavitor_frozen.pyc: not what its source compiles to"]}
 
 
 def test_members_and_records_fit_each_other(workshop: Workshop) -> None:
@@ -445,11 +447,298 @@ def test_recompiling_finds_bytecode_of_another_source(workshop: Workshop) -> Non
     other = compile_source("clavitor_good/plugin.py", b"GOOD = 1\n")
     assert other
     workshop.build({"clavitor_good/plugin.pyc": other})
-    assert failed(workshop.verify()) == {}
-    expect(workshop.verify(recompile=True), "recompiled", "clavitor_good/plugin.pyc: not what its source compiles to")
+    assert failed(workshop.verify()) == {
+        "recompiled": ["clavitor_good/plugin.pyc: not what its source compiles to"],
+    }
     workshop.build(builder_python="3.11.999")
     last = workshop.verify(recompile=True).checks[-1]
     assert (last.name, last.status) == ("recompiled", "skipped") and "built by Python 3.11.999" in last.what
+
+
+def test_recompiling_others_must_be_asked_for_and_what_was_left_out_is_said(workshop: Workshop) -> None:
+    other = compile_source("clavitor_good/plugin.py", b"GOOD = 1\n")
+    assert other
+    workshop.fetched("clavitor-good")
+    workshop.build({"clavitor_good/plugin.pyc": other})
+    report = workshop.verify()
+    assert failed(report) == {}
+    assert report.checks[-1].what == (
+        "2 compiled modules against a fresh compilation; 2 not compiled again: that takes --recompile"
+    )
+    expect(workshop.verify(recompile=True), "recompiled", "clavitor_good/plugin.pyc: not what its source compiles to")
+
+
+# --- code that was changed, with everything in the artifact made to fit
+
+
+def test_changed_code_of_our_own_is_not_the_wheel_that_was_locked(workshop: Workshop) -> None:
+    name, record = "clavitor_host/__main__.py", "clavitor_host-1.0.0.dist-info/RECORD"
+    old, new = workshop.members[name], workshop.members[name] + b"print('and something else')\n"
+    compiled = compile_source(name, new)
+    assert compiled
+    rows = workshop.members[record].replace(record_row(name, old).encode(), record_row(name, new).encode())
+    workshop.build({name: new, f"{name}c": compiled, record: rows})
+    assert failed(workshop.verify()).keys() == {"lock"}
+    expect(workshop.verify(), "lock", f"{record}: what is inside of clavitor-host makes a wheel with sha256")
+    left_out = rows + b"clavitor_host-1.0.0.data/scripts/x,sha256=AAAA,1\n"
+    workshop.build({name: new, f"{name}c": compiled, record: left_out})
+    expect(workshop.verify(), "lock", f"{record}: ", "has files that no artifact holds")
+
+
+def test_changed_code_of_others_is_not_the_wheel_in_the_cache(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wheel = workshop.fetched("clavitor-good")
+    name, record = "clavitor_good/plugin.py", "clavitor_good-1.0.0.dist-info/RECORD"
+    new = workshop.members[name] + b"print('and something else')\n"
+    compiled = compile_source(name, new)
+    assert compiled
+    rows = workshop.members[record].replace(
+        record_row(name, workshop.members[name]).encode(), record_row(name, new).encode()
+    )
+    changed = {name: new, f"{name}c": compiled, record: rows}
+    workshop.build(changed)
+    report = workshop.verify()
+    assert failed(report) == {}
+    (lock,) = [check for check in report.checks if check.name == "lock"]
+    assert lock.what.endswith("0 compared with the cache; 1 wheel not at hand to compare, so not proved")
+    file = workshop.distributions[1].wheel
+    wheels.keep(file, wheel)
+    assert failed(workshop.verify()) == {"lock": [f"{record}: not that of {file}, whose sha256 the lock has"]}
+    workshop.build()
+    report = workshop.verify()
+    assert failed(report) == {}
+    (lock,) = [check for check in report.checks if check.name == "lock"]
+    assert lock.what.endswith(": 1 made again from what is inside, 1 compared with the cache")
+
+
+def test_a_distribution_that_says_it_is_not_ours_is_named(workshop: Workshop) -> None:
+    host, good = workshop.distributions
+    workshop.build(distributions=(good._replace(local=False), host))
+    expect(workshop.verify(), "lock", "distribution clavitor-good is from the checkout by bundles/workshop.lock")
+
+
+# --- modules
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"clavitor_good/plugin/__init__.py": b""}, "clavitor_good/plugin/__init__.py"),
+        ({"clavitor_good/__init__.so": b"\x7fELF"}, "clavitor_good/__init__.so"),
+        ({"clavitor_good/a.so": b"\x7fELF", "clavitor_good/a.abi3.so": b""}, "clavitor_good/a.so"),
+    ],
+)
+def test_two_members_that_are_one_module_are_found(workshop: Workshop, extra: dict[str, bytes], expected: str) -> None:
+    workshop.smuggled(extra)
+    faults = failed(workshop.verify())["records"]
+    assert [fault for fault in faults if expected in fault and ": the same module as clavitor_good/" in fault], faults
+
+
+def test_a_wheel_may_bring_the_source_of_its_extension_modules_and_the_host_may_not(workshop: Workshop) -> None:
+    """As SQLAlchemy does."""
+    workshop.smuggled({"clavitor_good/fast.py": b"A = 1\n", "clavitor_good/fast.so": b"\x7fELF"})
+    assert "records" not in failed(workshop.verify())
+    workshop.smuggled({"clavitor_host/fast.py": b"", "clavitor_host/fast.so": b"\x7fELF"}, "clavitor-host")
+    expect(workshop.verify(), "records", "clavitor_host/fast.so: the same module as clavitor_host/fast.py")
+
+
+def test_bytecode_that_a_record_lists_needs_its_source_too(workshop: Workshop) -> None:
+    data = compile_source("clavitor_good/a.py", b"")
+    assert data
+    record = "clavitor_good-1.0.0.dist-info/RECORD"
+    rows = workshop.members[record] + record_row("clavitor_good/a.pyc", data).encode()
+    workshop.build({"clavitor_good/a.pyc": data, record: rows})
+    expect(workshop.verify(), "records", "clavitor_good/a.pyc: bytecode without its source")
+
+
+def test_what_lies_in_anothers_package_is_found(workshop: Workshop) -> None:
+    workshop.smuggled({"clavitor_host/extra.py": b"", "clavitor_host/extra.txt": b""})
+    report = workshop.verify()
+    for name in ("extra.py", "extra.pyc", "extra.txt"):
+        expect(report, "records", f"clavitor_host/{name}: in the host's package, and not of clavitor-host")
+    workshop.smuggled({"clavitor_good/deep/down/extra.py": b""}, "clavitor-host")
+    expect(
+        workshop.verify(),
+        "records",
+        "clavitor_good/deep/down/extra.py: of clavitor_host-1.0.0.dist-info, and inside the package clavitor_good of",
+    )
+
+
+def test_a_namespace_is_nobodys(workshop: Workshop) -> None:
+    workshop.smuggled({"space/one.py": b""})
+    workshop.members = {name: workshop.members.get(name, b"") for name in workshop.members} | {"space/one.py": b""}
+    good, host = (f"clavitor_{name}-1.0.0.dist-info/RECORD" for name in ("good", "host"))
+    rows = {
+        good: workshop.members[good] + record_row("space/one.py", b"").encode(),
+        host: workshop.members[host] + record_row("space/two/three.py", b"").encode(),
+    }
+    compiled = {f"space/{name}.pyc": compile_source(f"space/{name}.py", b"") or b"" for name in ("one", "two/three")}
+    extra = {"space/one.py": b"", "space/two/three.py": b"", **compiled, **rows}
+    workshop.lock_as_built(extra)
+    workshop.build(extra)
+    assert failed(workshop.verify()) == {}
+
+
+def test_a_name_of_the_launcher_is_nobody_elses(workshop: Workshop) -> None:
+    record = "clavitor_good-1.0.0.dist-info/RECORD"
+    rows = workshop.members[record] + record_row("clavitor_frozen/more.py", b"").encode()
+    raw_write(workshop.path, workshop, {**workshop.members, "clavitor_frozen/more.py": b"", record: rows})
+    expect(workshop.verify(), "records", "clavitor_frozen/more.py: this name belongs to the launcher")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_content_is_found_in_wide_characters_without_a_mark(workshop: Workshop, encoding: str) -> None:
+    workshop.smuggled({
+        "clavitor_good/a.bin": b"\1\2\3\4" + SECRET_MODULE.encode(encoding),
+        "clavitor_good/bom.bin": b"\xff\xfe" + SECRET_MODULE.encode(),
+        "clavitor_good/both.bin": b"\xff\xfe" + SECRET_MODULE.encode(encoding),
+        "clavitor_good/b.bin": "a hidden MECHANISM".encode(encoding),
+        "clavitor_good/c.bin": "import clavitor_secret.plugin".encode(encoding),
+    })  # fmt: skip
+    report = workshop.verify()
+    for name in ("a", "bom", "both"):
+        expect(report, "content", f"clavitor_good/{name}.bin: it holds", "lines of plugins/secret/clavitor_secret/")
+    expect(report, "forbidden", "clavitor_good/b.bin: ", "holds the forbidden text 'Hidden Mechanism'")
+    expect(report, "forbidden", "clavitor_good/c.bin: ", "names clavitor_secret, which clavitor-secret* forbids")
+
+
+def test_a_source_in_another_encoding_or_without_bytecode_is_found(workshop: Workshop) -> None:
+    sources = {
+        "a": b"# coding: unicode_escape\n\\x41 = 1\n",
+        "b": b"#!/usr/bin/python\r# -*- coding: utf-7 -*-\r",
+        "good": b"# vim: set fileencoding=Latin_1 :\nA = '\xe4'\n",
+        "fine": b"\n# coding: utf-8-unix\n",
+        "late": b"\n\n# coding: unicode_escape\n",
+        "two": b"print 'two'\n",
+    }
+    workshop.smuggled({f"clavitor_good/{name}.py": data for name, data in sources.items()})
+    assert failed(workshop.verify()) == {
+        "sources": [
+            f"clavitor_good/{name}.py: its encoding is {coding}: UTF-8, Latin-1 or ASCII are read as they are written"
+            for name, coding in (("a", "unicode_escape"), ("b", "utf-7"))
+        ]
+    }
+    del workshop.members["clavitor_good/plugin.pyc"]
+    workshop.smuggled({})
+    expect(workshop.verify(), "sources", "clavitor_good/plugin.py: without its bytecode clavitor_good/plugin.pyc")
+
+
+# --- what is made to end the report
+
+
+def test_a_report_always_comes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = "clavitor_good-1.0.0.dist-info/RECORD"
+    workshop.build({record: b"x" * 200_000 + b",,\n"})
+    expect(workshop.verify(), "records", f"{record}: cannot be read: field larger than field limit")
+    for deep in (b"A = " + b"(" * 5000 + b")" * 5000, b"A = " + b"-" * 200_000 + b"1", b"A = 1" + b"+1" * 100_000):
+        workshop.build({"clavitor_host/__init__.py": deep})
+        report = workshop.verify()
+        expect(report, "plugins", "clavitor_host/__init__.py: does not say which version of the plugin contract")
+        assert len(report.checks) == 15
+
+    def broken(*arguments: object) -> Any:
+        raise RuntimeError("not\nfit")
+
+    for place in (
+        *("structure.check", "members.read_records", "members.check_frozen", "members.check_records", "sources.check"),
+        *("contents.check_inside", "contents.check_manifest", "contents.LockCheck", "companions.Materials"),
+        *("companions.check_checksum", "signature.check"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"clavitor_host.bundle.checks.{place}", broken)
+            faults = [str(fault) for fault in workshop.verify().faults]
+        assert f"{workshop.path.name}: it cannot be checked: RuntimeError: not fit" in faults, place
+
+
+def test_an_artifact_with_the_longest_of_names_is_verified(workshop: Workshop) -> None:
+    path = workshop.path.rename(workshop.path.with_name("a" * 245 + ".pyz"))
+    report = workshop.verify(path)
+    assert failed(report) == {}
+    skipped = [name for name, said in status(report).items() if said == "skipped"]
+    assert skipped == ["checksum", "provenance", "materials", "signature"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document["plugins"][0].update(hooks=[1]),
+        lambda document: document["plugins"][0].update(hooks=["a\nb"]),
+        lambda document: document.update(name="\ud800"),
+        lambda document: document.update(edition="\x1b[2J"),
+        lambda document: document["description"].update(routes=[["GET", "/", 3]]),
+        lambda document: document["description"].update(hooks={"a": [1]}),
+        lambda document: document["description"].update(commands="serve"),
+        lambda document: document["description"].update(outbound_hosts=[]),
+        lambda document: document["description"].update(more=[]),
+        lambda document: document.update(description=[]),
+    ],
+)
+def test_a_frozen_manifest_of_other_types_is_one_line_for_every_command(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object]
+) -> None:
+    real = frozen_manifest.to_bytes
+
+    def changed(manifest: Any) -> bytes:
+        document = json.loads(real(manifest))
+        change(document)
+        lines = (f"{json.dumps(key)}:{frozen_manifest._by_line(document[key])}" for key in sorted(document))
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+    monkeypatch.setattr(frozen_manifest, "to_bytes", changed)
+    other = workshop.build(path=workshop.path.with_name("other.pyz"))
+    monkeypatch.undo()
+    for read in (lambda: workshop.verify(other), lambda: inspect(other), lambda: diff(workshop.path, other)):
+        with pytest.raises(BundleError, match=r"^other\.pyz: clavitor_frozen\.json: cannot be read: ") as caught:
+            read()
+        assert str(caught.value).isprintable()
+
+
+HUGE_TUPLES = [b"(" + size.to_bytes(4, "little") for size in (0x0FFFFFFF, 0x7FFFFFFF)]
+
+
+def test_five_bytes_do_not_take_gigabytes(workshop: Workshop) -> None:
+    header = b"\xa7\x0d\r\n" + b"\0" * 12
+    workshop.smuggled({
+        f"clavitor_good/a{index}.pyc": header + data for index, data in enumerate(HUGE_TUPLES)
+    } | {f"clavitor_good/a{index}.py": b"" for index in range(len(HUGE_TUPLES))})  # fmt: skip
+    script = "import resource, sys; from clavitor_host.bundle.verify import *;" + (
+        "report = verify(Path(sys.argv[1]), Options(sys.argv[2]));"
+        "print(*[fault for check in report.checks if check.name == 'bytecode' for fault in check.faults], sep='\\n');"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", script, str(workshop.path), str(workshop.manifest)]
+    *faults, kilobytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(faults) == len(HUGE_TUPLES)
+    assert int(kilobytes) < 1_300_000
+
+
+def test_the_reader_of_bytecode_is_not_started_for_ever(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marshal, "loads", lambda data: os.kill(os.getpid(), signal.SIGKILL))
+    faults = failed(workshop.verify())["bytecode"]
+    assert len(faults) == 4
+    assert all("cannot be read safely: the reader was killed by SIGKILL" in fault for fault in faults[:3])
+    assert faults[3].endswith("not read, nor what follows: 3 ended the reader")
+
+
+def test_work_is_limited_in_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clavitor_host.bundle.background.CPU_SECONDS", 1)
+    assert Background(lambda: [len(bytes(2 << 30))]).finish() == ([], "MemoryError: ")
+    assert Background(lambda: [len(bytes(256 << 20))]).finish() == ([256 << 20], "")
+
+    def hanging() -> Any:
+        while True:
+            pass
+        yield
+
+    assert Background(hanging).finish()[1] in ("killed by SIGKILL", "killed by SIGXCPU")
+
+
+def test_a_pipe_is_no_artifact(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pyz")
+    with pytest.raises(BundleError, match=r"^pipe\.pyz: not a file$"):
+        archive.open_artifact(tmp_path / "pipe.pyz")
 
 
 # --- manifest and lock
@@ -633,7 +922,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_command_prints_a_line_for_every_check_and_names_the_member(workshop: Workshop) -> None:
     done = command("verify", workshop.path, "--manifest", workshop.manifest)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 12 + ["skipped"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 13 + ["skipped", "ok"]
     workshop.smuggled({"clavitor_good/notes.txt": SECRET_MODULE.encode()})
     done = command("verify", workshop.path, "--manifest", workshop.manifest)
     assert done.returncode == 1
@@ -722,7 +1011,8 @@ def test_a_community_bundle_with_a_commercial_file_fails(built: Built, tree: Pat
         members |= {**extra, record: members[record] + rows.encode()}
         archive.write(path, whole.frozen._replace(members=()), members)
     report = verify(path, against(tree, "community"))
-    assert failed(report).keys() <= {"forbidden", "content"}
+    assert failed(report).keys() <= {"forbidden", "content", "lock", "sources"}
+    expect(report, "lock", "/RECORD: not that of h11-", "whose sha256 the lock has")
     for name in extra:
         if name != "h11/_extra.py":
             assert any(fault.where == name for fault in report.faults), failed(report)

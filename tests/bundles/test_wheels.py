@@ -6,10 +6,12 @@ import marshal
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from clavitor_host.bundle import compile as compile_module
 from clavitor_host.bundle import wheels
 from clavitor_host.bundle.compile import compile_all, compile_source, compile_wheels
 from clavitor_host.bundle.errors import BundleError
@@ -89,6 +91,21 @@ def test_what_is_no_wheel_is_refused() -> None:
         wheels.read("x.whl", b"PK")
 
 
+def test_a_wheel_that_is_damaged_or_made_to_harm_is_refused(tmp_path: Path) -> None:
+    file = wheel(tmp_path, "demo", files={"demo/a.py": b"A = 1\n" * 1000})
+    with zipfile.ZipFile(file) as plain, zipfile.ZipFile(tmp_path / "packed.whl", "w", zipfile.ZIP_DEFLATED) as packed:
+        for info in plain.infolist():
+            packed.writestr(info.filename, plain.read(info))
+    data = bytearray((tmp_path / "packed.whl").read_bytes())
+    at = data.index(b"demo/a.py") + len("demo/a.py")
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    with pytest.raises(BundleError, match=r"^x\.whl: it is no wheel: Error -3 while decompressing"):
+        wheels.read("x.whl", bytes(data))
+    row = {"demo/a.py": "sha256=" + "A" * 200_000}
+    with pytest.raises(BundleError, match=r"RECORD cannot be read: field larger than field limit"):
+        read(wheel(tmp_path, "demo", files={"demo/a.py": b""}, record=row))
+
+
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [
@@ -112,6 +129,14 @@ def test_the_cache_gives_back_what_was_kept_and_nothing_else(tmp_path: Path, mon
     assert wheels.cached("demo.whl", sha256) == b"bytes"
     (tmp_path / "clavitor" / "wheels" / sha256 / "demo.whl").write_bytes(b"byteS")
     assert wheels.cached("demo.whl", sha256) is None
+
+
+def test_a_name_that_no_file_has_is_not_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert wheels.cached("de\0mo.whl", "0" * 64) is None
+    with pytest.raises(BundleError, match=r"^de\\x00mo\.whl: no file name$"):
+        wheels.keep("de\0mo.whl", b"bytes")
+    assert list(tmp_path.rglob("*.whl")) == []
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +266,20 @@ def test_bytecode_is_trusted_without_its_source_and_names_no_folder() -> None:
     assert code[4:8] == b"\x01\0\0\0"  # PEP 552: hash-based, unchecked
     assert b"a/c.py" in code
     assert compile_source("a/old.py", SOURCES[3][1]) is None
+
+
+def test_what_is_nested_too_deep_has_no_bytecode(capfd: pytest.CaptureFixture[str]) -> None:
+    deep = [("a.py", b"A = " + b"-" * 200_000 + b"1\n"), ("b.py", b"A = 1" + b"+1" * 100_000), SOURCES[0]]
+    made = dict(compile_all(deep, lambda done, total: None))
+    assert (made["a.py"], made["b.py"]) == (None, None)
+    assert made["a/__init__.py"] == compile_source(*SOURCES[0])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_compiler_that_dies_names_the_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_module, "_own_source", lambda: "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(BundleError, match=r"^a/c\.py: it cannot be compiled: the compiler ended with signal 9$"):
+        compile_all([SOURCES[2]], lambda done, total: None)
 
 
 def test_a_damaged_cache_of_bytecode_is_not_believed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from clavitor_host.bundle import archive
 from clavitor_host.bundle.compile import compile_source
 from clavitor_host.bundle.frozen import FrozenDistribution, FrozenEntry, FrozenManifest
+from clavitor_host.bundle.local import packed
 from clavitor_host.bundle.verify import Options, Report, verify
 
 HOST = {
@@ -94,9 +95,9 @@ class Workshop:
         self.manifest.write_text(MANIFEST)
         _source(root / "plugins/good", "clavitor-good", GOOD)
         _source(root / "plugins/secret", "clavitor-secret", SECRET)
-        self.distributions = [_distribution("clavitor-host"), _distribution("clavitor-good")]
-        self.write_lock()
         self.members = {**wheel_members("clavitor-host", HOST), **wheel_members("clavitor-good", GOOD)}
+        self.distributions = [_distribution(name, self.members) for name in ("clavitor-host", "clavitor-good")]
+        self.write_lock()
         self.build()
 
     def write_lock(self) -> None:
@@ -105,7 +106,8 @@ class Workshop:
         lines.append("inputs = []")
         for each in self.distributions:
             lines += ["[[distribution]]", f'name = "{each.name}"', f'version = "{each.version}"']
-            lines += [f'wheel = "{each.wheel}"', f'sha256 = "{each.sha256}"', 'path = "plugins/good"']
+            lines += [f'wheel = "{each.wheel}"', f'sha256 = "{each.sha256}"']
+            lines += ['path = "plugins/good"'] if each.local else []
         self.manifest.with_suffix(".lock").write_text("\n".join(lines) + "\n")
 
     def frozen(self, **changes: Any) -> FrozenManifest:
@@ -143,11 +145,30 @@ class Workshop:
         return path
 
     def smuggled(self, extra: Mapping[str, bytes], distribution: str = "clavitor-good") -> Path:
-        """Write the artifact with further members that the distribution's RECORD owns."""
-        record = f"{distribution.replace('-', '_')}-1.0.0.dist-info/RECORD"
-        listed = {name: data for name, data in extra.items() if not name.endswith(".pyc")}
-        rows = "".join(record_row(name, data) for name, data in listed.items()).encode()
-        return self.build({**extra, record: self.members[record] + rows})
+        """Write the artifact with further members that the distribution's RECORD owns, compiled, and lock that."""
+        record = record_of(distribution)
+        shown = {name: data for name, data in extra.items() if not name.endswith(".pyc")}
+        rows = "".join(record_row(name, data) for name, data in shown.items()).encode()
+        compiled = {f"{name}c": compile_source(name, data) for name, data in shown.items() if name.endswith(".py")}
+        everything = {name: data for name, data in compiled.items() if data} | dict(extra)
+        everything[record] = self.members[record] + rows
+        self.lock_as_built(everything)
+        return self.build(everything)
+
+    def fetched(self, name: str) -> bytes:
+        """Make a distribution one that a package index gave, and return its wheel."""
+        self.distributions = [each._replace(local=each.local and each.name != name) for each in self.distributions]
+        self.write_lock()
+        self.build()
+        return packed({file: self.members[file] for file in listed(self.members, name)})
+
+    def lock_as_built(self, extra: Mapping[str, bytes]) -> None:
+        """Write the lock of what the distributions are with further members: as if that was in the checkout."""
+        members = {**self.members, **extra}
+        known = {each.name: each for each in self.distributions}
+        fresh = {name: _distribution(name, members).sha256 for name in known if record_of(name) in members}
+        self.distributions = [each._replace(sha256=fresh.get(name, each.sha256)) for name, each in known.items()]
+        self.write_lock()
 
     def verify(self, path: Path | None = None, **options: Any) -> Report:
         """Verify the artifact against the manifest."""
@@ -163,6 +184,16 @@ def wheel_members(name: str, files: Mapping[str, str]) -> Members:
     bytecode = {f"{file}c": compile_source(file, data) for file, data in members.items() if file.endswith(".py")}
     record = (rows + f"{folder}/RECORD,,\n").encode()
     return {**members, **{file: data for file, data in bytecode.items() if data}, f"{folder}/RECORD": record}
+
+
+def record_of(name: str) -> str:
+    """Return the name of a distribution's RECORD."""
+    return f"{name.replace('-', '_')}-1.0.0.dist-info/RECORD"
+
+
+def listed(members: Mapping[str, bytes], distribution: str) -> list[str]:
+    """Return the members that a distribution's RECORD lists."""
+    return [row.partition(",")[0] for row in members[record_of(distribution)].decode().splitlines()]
 
 
 def record_row(name: str, data: bytes) -> str:
@@ -209,8 +240,8 @@ def openssl(*arguments: str) -> str:
     return subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def _distribution(name: str) -> FrozenDistribution:
-    digest = hashlib.sha256(name.encode()).hexdigest()
+def _distribution(name: str, members: Mapping[str, bytes]) -> FrozenDistribution:
+    digest = hashlib.sha256(packed({file: members[file] for file in listed(members, name)})).hexdigest()
     return FrozenDistribution(
         name, "1.0.0", "Elastic-2.0", f"{name.replace('-', '_')}-1.0.0-py3-none-any.whl", digest, True
     )

@@ -1,7 +1,8 @@
 """A program over the serving layer, for the tests to run: python program.py JSON.
 
 JSON: `settings` (ServeSettings fields; `tls` a table), `bind` (list), `workers`, `stock` (Hypercorn's own protocols),
-`limit` (body limit, wraps the app in BodyLimits), `fail` (how the start fails). Prints one JSON line per event.
+`limit` (body limit, wraps the app in BodyLimits), `fail` (how the start fails), `bundle` (a file: what tells
+this program from others). Prints one JSON line per event.
 """
 
 from __future__ import annotations
@@ -249,7 +250,8 @@ def main() -> int:
     options = json.loads(sys.argv[1])
     logger.remove()
     logger.add(sys.stderr, level="INFO", diagnose=False)
-    worker = as_worker()
+    bundle = Path(options["bundle"]).read_text() if "bundle" in options else ""
+    worker = as_worker(bundle=bundle)
     values = dict(options.get("settings", {}))
     if tls := values.pop("tls", None):
         names = {name: Path(value) for name, value in tls.items() if name != "client_certificates"}
@@ -272,7 +274,11 @@ def main() -> int:
             tell("bound", address=[describe(sock, tls=settings.tls is not None) for sock in sockets])
             if "workers" in options:
                 return supervise(
-                    [sys.executable, *sys.argv], sockets, options["workers"], ready=lambda: tell("supervising")
+                    [sys.executable, *sys.argv],
+                    sockets,
+                    options["workers"],
+                    bundle=bundle,
+                    ready=lambda: tell("supervising"),
                 )
             run(options, settings, sockets, None)
     except ClavitorError as error:

@@ -156,6 +156,26 @@ def test_a_replacement_that_fails_does_not_end_the_others(start: Start, tmp_path
         assert client.get("/pid").json() == mine
 
 
+REPLACED = "The file was replaced while the server runs, no worker starts from it: restart the server"
+
+
+def test_a_worker_of_another_program_is_not_started_and_the_others_serve_on(start: Start, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.write_text("one")
+    program, pids = workers(start, 2, bundle=str(bundle))
+    bundle.write_text("other")
+    with program.connect() as client:
+        mine = client.get("/pid").json()
+        other = next(index for index in pids if index != mine["worker"])
+        os.kill(pids[other], signal.SIGKILL)
+        assert client.get("/pid").json() == mine
+        os.kill(mine["pid"], signal.SIGKILL)  # nobody is left: whoever watches over the server starts it again
+    program.wait()
+    assert program.process.returncode == 1
+    assert program.errors.count(REPLACED) == 2
+    assert program.names().count("startup") == 2
+
+
 def test_workers_share_a_private_metrics_folder_that_goes_with_them(start: Start) -> None:
     program, pids = workers(start, 2)
     folder = Path(_environ(pids[0])["PROMETHEUS_MULTIPROC_DIR"])

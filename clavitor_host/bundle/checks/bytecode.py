@@ -18,8 +18,11 @@ from clavitor_host.bundle.checks.models import Fault
 from clavitor_host.bundle.fingerprints import Bytecode, Constant, Fingerprints, functions_of, texts, walk
 
 HEADER = 16
-MOST_DEATHS = 20
+MOST_DEATHS = 3
 """After so many members that ended the process, the rest is not tried."""
+
+BYTES_A_SECOND = 16 << 20
+"""Of members, that are read in a second of processor time at the least."""
 
 Read = Callable[[str], bytes]
 
@@ -43,18 +46,20 @@ def is_bytecode(data: bytes) -> bool:
 class BytecodeScan:
     """The scan, begun at once in another process; `finish` waits for it."""
 
-    def __init__(self, names: Sequence[str], read: Read, prints: Fingerprints) -> None:
+    def __init__(self, names: Sequence[str], read: Read, size: int, prints: Fingerprints) -> None:
+        """size: bytes of all members."""
         self._names = names
         self._read = read
         self._prints = prints
         self._at = mmap.mmap(-1, 8)
+        self._seconds = size // BYTES_A_SECOND
         self._job = self._start(0)
 
     def finish(self) -> tuple[list[Traces], list[Fault], int]:
         """Return the traces found, the members that could not be read, and how many were bytecode."""
         traces: list[Traces] = []
         faults: list[Fault] = []
-        seen = 0
+        seen = deaths = 0
         while True:
             values, died = self._job.finish()
             for value in values:
@@ -68,12 +73,15 @@ class BytecodeScan:
                 return traces, faults, seen
             at = int.from_bytes(self._at[:8], "little")
             faults.append(Fault(self._names[at], f"its bytecode cannot be read safely: the reader was {died}"))
-            if at + 1 >= len(self._names) or len(faults) >= MOST_DEATHS:
+            deaths += 1
+            if at + 1 < len(self._names) and deaths >= MOST_DEATHS:
+                faults.append(Fault(self._names[at + 1], f"not read, nor what follows: {deaths} ended the reader"))
+            if at + 1 >= len(self._names) or deaths >= MOST_DEATHS:
                 return traces, faults, seen
             self._job = self._start(at + 1)
 
     def _start(self, first: int) -> Background:
-        return Background(lambda: self._work(first))
+        return Background(lambda: self._work(first), self._seconds)
 
     def _work(self, first: int) -> Iterator[Any]:
         seen = 0

@@ -19,8 +19,7 @@ from clavitor_host.bundle.beside import (
 )
 from clavitor_host.bundle.checks.models import Check, Fault, Subject, checked, count, skipped
 from clavitor_host.bundle.errors import BundleError
-
-_NO_SPACE = frozenset(' <>"{}|\\^`')
+from clavitor_host.bundle.sbom import schema_faults
 
 
 def check_checksum(subject: Subject) -> Check:
@@ -55,7 +54,7 @@ class Materials:
         self._fault = ""
         try:
             self._data = data = read_file(self.path)
-            self._job = Background(lambda: schema_faults(data))
+            self._job = Background(lambda: schema_faults(lambda: data))
         except FileNotFoundError:
             pass
         except BundleError as error:
@@ -77,34 +76,6 @@ class Materials:
         components = count(len(subject.artifact.frozen.distributions), "component")
         what = f"{name} by the strict schema of CycloneDX 1.6; {components} with hashes against what is inside"
         return checked("materials", what, [Fault(name, reason) for reason in reasons])
-
-
-def schema_faults(data: bytes) -> Iterator[str]:
-    """Yield where a bill of materials breaks the strict CycloneDX 1.6 schema. Run it in a process of its own.
-
-    The library's grammar for internationalised addresses takes a second to load, several times all the rest together;
-    the few characters that no address has are looked for here instead.
-    """
-    import sys
-    from importlib import import_module
-
-    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
-
-    import_module("jsonschema").Draft7Validator.FORMAT_CHECKER.checks("iri-reference")(_may_be_address)
-    try:
-        found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode("utf-8"), all_errors=True)
-    except ValueError as error:
-        yield f"not JSON: {error}"
-        return
-    for each in found or ():
-        cause = each.data
-        yield f"not CycloneDX 1.6: {'/'.join(map(str, cause.absolute_path)) or 'the document'}: {cause.message[:200]}"
-
-
-def _may_be_address(value: object) -> bool:
-    return not isinstance(value, str) or not any(char in _NO_SPACE or ord(char) < 0x21 for char in value)
 
 
 def _against_frozen(document: Any, subject: Subject) -> Iterator[str]:

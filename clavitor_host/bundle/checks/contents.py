@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator
 
 from clavitor_host.bundle.archive import Artifact
-from clavitor_host.bundle.checks.members import installed
+from clavitor_host.bundle.checks.members import Records, installed
 from clavitor_host.bundle.checks.models import Check, Fault, checked, count
+from clavitor_host.bundle.checks.wheels import WheelComparison
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.launcher.stage2 import MANIFEST
 from clavitor_host.bundle.lock import Lock
@@ -15,6 +16,8 @@ from clavitor_host.bundle.lock import read as read_lock
 from clavitor_host.bundle.manifest import Manifest, label
 
 HOST = "clavitor_host/__init__.py"
+LARGEST_HOST = 1 << 20
+"""Bytes: the file is a few lines."""
 
 
 def check_manifest(artifact: Artifact, manifest: Manifest) -> Check:
@@ -25,15 +28,28 @@ def check_manifest(artifact: Artifact, manifest: Manifest) -> Check:
     return checked("manifest", what, faults)
 
 
-def check_lock(artifact: Artifact, manifest: Manifest) -> Check:
-    """Compare the distributions, their versions and wheels with the lock."""
-    where = label(manifest.lock_file)
-    try:
-        lock = read_lock(manifest)
-    except BundleError as error:
-        return checked("lock", where, [Fault(where, str(error).removeprefix(f"{where} "))])
-    what = f"versions and wheels of {count(len(lock.distributions), 'distribution')} against {where}"
-    return checked("lock", what, _against_lock(artifact, lock, where))
+class LockCheck:
+    """The comparison with the lock; its slow half, of the wheels, is begun at once in another process."""
+
+    def __init__(self, artifact: Artifact, manifest: Manifest, records: Records) -> None:
+        self._artifact = artifact
+        self._where = label(manifest.lock_file)
+        self._fault = ""
+        try:
+            self._lock = read_lock(manifest)
+            self._wheels = WheelComparison(artifact, records, manifest, self._lock)
+        except BundleError as error:
+            self._fault = str(error).removeprefix(f"{self._where} ")
+
+    def finish(self) -> Check:
+        """Return the check."""
+        where = self._where
+        if self._fault:
+            return checked("lock", where, [Fault(where, self._fault)])
+        compared = self._wheels.finish()
+        distributions = count(len(self._lock.distributions), "distribution")
+        what = f"versions and wheels of {distributions} against {where}: {compared.proved}"
+        return checked("lock", what, [*_against_lock(self._artifact, self._lock, where), *compared.faults])
 
 
 def check_inside(artifact: Artifact) -> Check:
@@ -48,9 +64,10 @@ def api_version(artifact: Artifact) -> str:
     """Return the plugin contract's version of the host inside; "" when it cannot be told."""
     if HOST not in artifact.names():
         return ""
+    data = artifact.data(HOST)
     try:
-        tree = ast.parse(artifact.data(HOST))
-    except (SyntaxError, ValueError):
+        tree = ast.parse(data if len(data) <= LARGEST_HOST else b"")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested beyond what Python takes
         return ""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
@@ -100,6 +117,9 @@ def _against_lock(artifact: Artifact, lock: Lock, where: str) -> Iterator[Fault]
             found, wanted = getattr(has[name], field), getattr(locked[name], field)
             if found != wanted:
                 yield Fault(MANIFEST, f"{field} of distribution {name} is {found}, {where} says {wanted}")
+        if has[name].local != (locked[name].path is not None):
+            other = "a package index" if has[name].local else "the checkout"
+            yield Fault(MANIFEST, f"distribution {name} is from {other} by {where}")
 
 
 def _against_metadata(artifact: Artifact) -> Iterator[Fault]:

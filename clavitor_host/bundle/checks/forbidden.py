@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from clavitor_host.bundle.archive import Artifact
 from clavitor_host.bundle.background import Background
-from clavitor_host.bundle.checks.bytecode import BytecodeScan, Traces
-from clavitor_host.bundle.checks.models import Check, Fault, checked, count, printable, skipped
+from clavitor_host.bundle.checks.bytecode import BYTES_A_SECOND, BytecodeScan, Traces
+from clavitor_host.bundle.checks.models import Check, Fault, checked, count, skipped
 from clavitor_host.bundle.fingerprints import CERTAIN, Fingerprints
+from clavitor_host.bundle.names import printable
 
 Read = Callable[[str], bytes]
 
@@ -58,8 +59,11 @@ class Search:
         self.strings = strings
         self.rules = [rule(glob) for glob in globs]
         self.prints = prints
-        self._bytecode = BytecodeScan(names, read, prints) if self.python == PYTHON else None
-        self._texts = Background(lambda: _texts(names, read, strings, self.rules, prints.lines.keys()))
+        size = sum(member.size for member in artifact.frozen.members)
+        self._bytecode = BytecodeScan(names, read, size, prints) if self.python == PYTHON else None
+        self._texts = Background(
+            lambda: _texts(names, read, strings, self.rules, prints.lines.keys()), size // BYTES_A_SECOND
+        )
 
     def finish(self, digests: Mapping[str, str], missing: Sequence[str]) -> list[Check]:
         """Return the checks. `missing`: globs that no source folder in the checkout fits."""
@@ -100,23 +104,39 @@ def _texts(
     for name in names:
         data = read(name)
         total += len(data)
+        views = [("its name", name.encode()), ("it", data)]
+        dense = data.translate(None, b"\0") if b"\0" in data else data  # of text with two or four bytes a letter
+        if dense is not data:
+            views.append(("without its zero bytes it", dense))
+        hits = _lines_in(dense, lines, escaped=dense is data) if lines else set()  # removing zero bytes loses no line
         if data[:2] in _UTF16:
-            data = data + data.decode("utf-16", "replace").encode("utf-8", "replace")
-        for place, lowered in (("its name", name.lower().encode()), ("it", data.lower())):
-            for text, needle in needles.items():
-                if needle in lowered:
-                    yield "text", name, f"{place} holds the forbidden text {text!r} ({_around(lowered, needle)})"
+            text = data.decode("utf-16", "replace").encode("utf-8", "replace")
+            views.append(("as UTF-16 it", text))
+            hits |= _lines_in(text, lines) if lines else set()
+        told: set[str] = set()
+        for place, view in views:
+            lowered = view.lower()
+            for wanted, needle in needles.items():
+                if needle in lowered and wanted not in told:
+                    told |= {wanted} if view is not views[0][1] else set()
+                    yield "text", name, f"{place} holds the forbidden text {wanted!r} ({_around(lowered, needle)})"
             present = {start for start in starts if start in lowered}
             for each in rules:
-                if each.start in present and (match := each.pattern.search(lowered)):
+                if each.start in present and each.glob not in told and (match := each.pattern.search(lowered)):
+                    told |= {each.glob} if view is not views[0][1] else set()
                     found = match[0].decode("latin-1")
                     yield "text", name, f"{place} names {found}, which {each.glob} forbids"
-        hits = lines & map(bytes.strip, data.split(b"\n")) if lines else set()
-        if lines and b"\\n" in data and b"\0" not in data:  # a source written as a string
-            hits |= lines & map(bytes.strip, data.replace(b'\\"', b'"').replace(b"\\'", b"'").split(b"\\n"))
         if hits:
             yield "lines", name, sorted(line.decode("latin-1") for line in hits)
     yield "bytes", "", total
+
+
+def _lines_in(data: bytes, lines: Any, *, escaped: bool = True) -> set[bytes]:
+    """Return which of the lines are in it. escaped: also as they stand in a text constant."""
+    hits: set[bytes] = lines & map(bytes.strip, data.split(b"\n"))
+    if escaped and b"\\n" in data:
+        hits |= lines & map(bytes.strip, data.replace(b'\\"', b'"').replace(b"\\'", b"'").split(b"\\n"))
+    return hits
 
 
 def _around(data: bytes, needle: bytes) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from clavitor_host.bundle.names import printable
+
 if TYPE_CHECKING:
     from clavitor_host.bundle.archive import Artifact
     from clavitor_host.bundle.manifest import Manifest
@@ -55,11 +57,6 @@ def checked(name: str, what: str, faults: Iterable[Fault]) -> Check:
 def skipped(name: str, why: str) -> Check:
     """Return a check that could not be made, which is no failure."""
     return Check(name, "skipped", why)
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line and without control characters."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def count(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from clavitor_host.bundle.beside import (
     SIGNATURE,
     beside,
     checksum_fault,
+    is_there,
     provenance_fault,
     read_file,
 )
@@ -29,7 +30,7 @@ def check(subject: Subject) -> Check:
     """Check both signatures under the given key; without a key, that there are none to check."""
     path = subject.artifact.path
     if subject.key is None:
-        present = [beside(path, suffix) for suffix in (SIGNATURE, ENVELOPE) if beside(path, suffix).exists()]
+        present = [file for suffix in (SIGNATURE, ENVELOPE) if is_there(file := beside(path, suffix))]
         if present:
             return Check(NAME, "FAIL", "", (Fault(present[0].name, "signed, but no --key to check it with"),))
         return skipped(NAME, "not signed")
@@ -75,7 +76,7 @@ def _over_provenance(subject: Subject, key: Ed25519PublicKey) -> Iterator[Fault]
     if fault := provenance_fault(path, envelope.payload, subject.digest):
         yield Fault(name, fault.replace(path.name + PROVENANCE, "its payload"))
     plain = beside(path, PROVENANCE)
-    if plain.exists() and read_file(plain) != envelope.payload:
+    if is_there(plain) and read_file(plain) != envelope.payload:
         yield Fault(plain.name, "not the provenance that was signed")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import zlib
 from collections.abc import Iterator, Mapping
 
-from clavitor_host.bundle.archive import Artifact, launcher_members
+from clavitor_host.bundle.archive import Artifact, launcher_faults
 from clavitor_host.bundle.checks.models import Check, Fault, count
 from clavitor_host.bundle.checks.models import checked as result
-from clavitor_host.bundle.frozen import PLUGINS, plugins_module
 from clavitor_host.bundle.launcher.stage2 import PREFIX, read
+from clavitor_host.bundle.names import PLAIN, is_plain
 
 STOCK_ARCHIVES: frozenset[str] = frozenset()
 """Members of stock wheels that are archives, by their exact names."""
@@ -46,13 +45,13 @@ _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 def check(artifact: Artifact, digests: Mapping[str, str]) -> Check:
     """Check the structure. `digests`: the real sha256 of every member."""
     names = artifact.names()
-    faults = [*_canonical(artifact), *_launcher(artifact)]
+    faults = [*_canonical(artifact), *(Fault(*each) for each in launcher_faults(artifact))]
     for name in names:
         kind = "" if name in STOCK_ARCHIVES else archive_kind(artifact.data(name))
         if kind:
             faults.append(Fault(name, f"an archive or compressed data inside the artifact ({kind})"))
-        if not name.isascii() or "\\" in name or {"", ".", ".."} & set(name.split("/")):
-            faults.append(Fault(name, "no name for a member: plain ASCII, relative, without . and .. is needed"))
+        if not is_plain(name):
+            faults.append(Fault(name, PLAIN))
     size = artifact.layout.size
     what = (
         f"{count(len(digests), 'member')}, {size:,} bytes: the one form of a bundle, this host's launcher, no archives"
@@ -106,30 +105,3 @@ def _canonical(artifact: Artifact) -> Iterator[Fault]:
         at += len(entry)
     if read(file, len(layout.end) + 1, at) != layout.end:
         yield Fault("the end record", "not in canonical form, or not at the end of the file")
-
-
-def _launcher(artifact: Artifact) -> Iterator[Fault]:
-    """Compare with what this host's own builder writes for the same frozen manifest."""
-    from clavitor_host import __version__
-
-    names = set(artifact.names())
-    expected = {**launcher_members(artifact.frozen), PLUGINS: plugins_module(artifact.frozen)}
-    versions = {each.name: each.version for each in artifact.frozen.distributions}
-    host = versions.get("clavitor-host", __version__)
-    hint = "" if host == __version__ else f" (the artifact's host is {host}, this one is {__version__})"
-    for name, data in expected.items():
-        if name not in names:
-            yield Fault(name, "missing")
-            continue
-        if artifact.data(name) != data:
-            yield Fault(name, f"not what this host's builder writes{hint}")
-        elif name + "c" in names and not _compiles_to(artifact, name, data):
-            yield Fault(name + "c", f"not what {name} compiles to")
-
-
-def _compiles_to(artifact: Artifact, name: str, source: bytes) -> bool:
-    from clavitor_host.bundle.compile import compile_source
-
-    if artifact.frozen.builder_python != platform.python_version():
-        return True  # `--recompile` says that it cannot be told
-    return compile_source(name, source) == artifact.data(name + "c")

@@ -54,9 +54,11 @@ def install(store: Store) -> None:
 
 
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Show an uncaught error with its source lines; Python itself would look for them in files."""
+    """Show an uncaught error with its source lines; Python itself would look for them in files.
+
+    Nothing of an interrupt: Python ends by that signal when this has returned.
+    """
     if not issubclass(kind, Exception):
-        sys.__excepthook__(kind, error, traceback)  # an interrupt: importing now would lose its exit code
         return
     from traceback import print_exception
 
@@ -130,8 +132,8 @@ class Importer:
 
     def key_of(self, path: str) -> str:
         """Return the member's name of a path in the artifact. Raises FileNotFoundError for one that is elsewhere."""
-        if not path.startswith(self.root) or "/." in path:
-            path = os.path.normpath(path)
+        if not path.startswith(self.root) or "/." in path or "//" in path:
+            path = "/" + os.path.abspath(path).lstrip("/")  # noqa: PTH100 - pathlib would be loaded at every start
         if path == self.store.path:
             return ""
         if not path.startswith(self.root):
@@ -139,10 +141,14 @@ class Importer:
         return path[len(self.root) :]
 
     def path_hook(self, path: str) -> FolderFinder:
-        """Return the finder for a folder of the artifact, as `sys.path_hooks` wants it. Raises ImportError."""
-        if path == self.store.path or (path.startswith(self.root) and self.is_folder(path[len(self.root) :])):
-            return FolderFinder(self, path[len(self.root) :])
-        raise ImportError("not in this artifact", path=path)
+        """Return the finder for the artifact or anything below it, as `sys.path_hooks` wants it. Raises ImportError.
+
+        Below it is also what it has not: by now other things may lie at its path, which Python must not look at.
+        """
+        try:
+            return FolderFinder(self, self.key_of(path))
+        except OSError:
+            raise ImportError("not in this artifact", path=path) from None
 
     def find_distributions(self, context: Any = None) -> Iterable[Distribution]:
         """Return the distributions in the artifact, for `importlib.metadata`."""
@@ -232,6 +238,10 @@ class Loader(_LoaderBasics):  # type: ignore[misc]
     def is_package(self, fullname: str) -> bool:
         """Return whether it has modules in it."""
         return self._package
+
+    def bundle_digest(self) -> str:
+        """Return the sha256 of the frozen manifest: equal for equal artifacts alone."""
+        return self._importer.store.table["clavitor_frozen.json"][2]
 
     def get_resource_reader(self, fullname: str) -> Any:
         """Return what `importlib.resources` reads a package's files with."""

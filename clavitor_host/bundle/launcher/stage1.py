@@ -2,6 +2,7 @@
 
 # Becomes `__main__.py`. Every Python since 2.7 can read it, to say which one is needed. A changed byte in it must not
 # go unseen before the launcher compares it: so what isolates is checked twice, and falling through is a failure.
+import _signal  # type: ignore[import-not-found]  # `signal` itself takes 5 ms to load
 import os
 import sys
 
@@ -10,6 +11,7 @@ PLATFORM = "@platform@"
 LAUNCHER = "@launcher@"
 GLIBC = "2.28"
 ISOLATED = ["-I", "-S", "-B"]
+LOADS_CODE = ["OPENSSL_CONF", "OPENSSL_CONF_INCLUDE", "OPENSSL_ENGINES", "OPENSSL_MODULES", "GCONV_PATH", "LD_AUDIT"]
 AGAIN = "; get the artifact again, and check its signature"
 
 
@@ -61,9 +63,21 @@ def isolate(path):
     if "python" not in python.rpartition("/")[2] or not os.access(python, os.X_OK):
         python = sys.executable or ""
     try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])  # until it is set again: see `quiet`
         os.execv(python, [python] + options + sys.argv[1:])  # noqa: RUF005, S606
     except (OSError, ValueError) as error:
         fail(path, "the interpreter " + repr(python) + " cannot be started again: " + str(error))
+
+
+def quiet():
+    # type: () -> None
+    """Let Ctrl-C end this at once until the program begins, and nothing from the environment load code into it."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    if hasattr(_signal, "pthread_sigmask"):  # not on Windows
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
+    for name in LOADS_CODE:
+        os.environ.pop(name, None)
 
 
 def load(archive, path):
@@ -83,6 +97,7 @@ def load(archive, path):
 def main():
     # type: () -> None
     """Run the program; whatever is in the way of starting it is one line, and the end."""
+    quiet()
     archive = __file__.rpartition("/")[0]
     path = os.path.realpath(archive)
     try:

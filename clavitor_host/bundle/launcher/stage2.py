@@ -9,6 +9,7 @@ Becomes `clavitor_launcher.py`; the builder and `verify` use its `layout` and `f
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` itself takes 5 ms to load
 import gc
 import json
 import marshal
@@ -22,7 +23,7 @@ from struct import error as StructError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from types import CodeType
     from typing import NoReturn
 
@@ -40,12 +41,9 @@ COMMENT = b"clavitor-manifest-sha256:"
 AGAIN = "get the artifact again, and check its signature"
 EXIT_REFUSED = 3
 
-_COMMON = Struct("<5H3L2H")  # what a local header and an entry of the central directory share
-_ENTRY_END = Struct("<3H2L")
 _ENTRY = Struct("<4s6H3L5H2L")
+_SHARED = slice(6, 32)  # what an entry of the central directory and a local header have in common
 _LOCAL_SIZE = 30
-_END = Struct("<3H2L")
-_ENTRY_TAIL = Struct("<LHH3H2L")
 _END = Struct("<4s4H2LH")
 _VERSION = 20
 _DATE = 33  # 1980-01-01
@@ -81,14 +79,13 @@ def layout(members: Iterable[Member], manifest: bytes) -> Layout:
     digest = sha256(manifest).hexdigest()
     regions: list[Region] = []
     central: list[bytes] = []
-    at = len(PREFIX)
+    at, by, pack = len(PREFIX), _UNIX | _VERSION, _ENTRY.pack
     for name, size, crc, digest_ in sorted([*members, (MANIFEST, len(manifest), crc32(manifest), digest)]):
         raw = name.encode("ascii")
-        common = _COMMON.pack(_VERSION, 0, 0, 0, _DATE, crc, size, size, len(raw), 0)
-        header = b"PK\3\4" + common + raw
+        entry = pack(b"PK\1\2", by, _VERSION, 0, 0, 0, _DATE, crc, size, size, len(raw), 0, 0, 0, 0, _MODE, at)
+        header = b"PK\3\4" + entry[_SHARED] + raw
         regions.append((name, header, at, size, digest_))
-        made_by = (_UNIX | _VERSION).to_bytes(2, "little")
-        central.append(b"PK\1\2" + made_by + common + _ENTRY_END.pack(0, 0, 0, _MODE, at) + raw)
+        central.append(entry + raw)
         at += len(header) + size
     count, size = len(central), sum(map(len, central))
     comment = COMMENT + digest.encode("ascii")
@@ -140,19 +137,20 @@ def read_manifest(fd: int) -> bytes:
 def plan(manifest: bytes) -> Layout:
     """Return the layout that a frozen manifest stands for. Raises `ArtifactError`."""
     try:
-        return layout(
-            [(name, size, crc, digest) for name, size, crc, digest in json.loads(manifest)["members"]], manifest
-        )
+        return layout(map(tuple, json.loads(manifest)["members"]), manifest)
     except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, StructError) as error:
         raise ArtifactError(f"{MANIFEST}: cannot be read ({type(error).__name__}); {AGAIN}") from None
 
 
-def faults(fd: int, plan: Layout, *, threads: int = 2) -> list[str]:
-    """Return what differs from the plan, in the order of the file: each one line that begins with the member's name."""
+def faults(fd: int, plan: Layout, *, threads: int = 2, known: Container[str] = ()) -> list[str]:
+    """Return what differs from the plan, in the order of the file: each one line that begins with the member's name.
+
+    known: members whose data was compared already, or is by now: of them only what is around it is compared.
+    """
     found: list[tuple[int, str]] = []
     if read(fd, len(PREFIX), 0) != PREFIX:
         found.append((0, "its first two lines: not what was frozen"))
-    for part in _in_parallel(fd, plan, threads):
+    for part in _in_parallel(fd, plan, threads, known):
         found += part
     expected = b"".join(plan.central)
     if read(fd, len(expected), plan.start) != expected:
@@ -175,7 +173,7 @@ def _central_faults(fd: int, plan: Layout) -> list[tuple[int, str]]:
     return found
 
 
-def _in_parallel(fd: int, plan: Layout, threads: int) -> list[list[tuple[int, str]]]:
+def _in_parallel(fd: int, plan: Layout, threads: int, known: Container[str]) -> list[list[tuple[int, str]]]:
     """Check the regions in parts of about equal size, one of them in this thread; OpenSSL hashes without the GIL."""
     each = plan.start // max(min(threads, len(os.sched_getaffinity(0))), 1) + 1
     parts: list[list[Region]] = []
@@ -188,7 +186,7 @@ def _in_parallel(fd: int, plan: Layout, threads: int) -> list[list[tuple[int, st
 
     def work(index: int) -> None:
         try:
-            results[index] = _check(fd, parts[index])
+            results[index] = _check(fd, parts[index], known)
         except OSError as error:
             errors.append(error)
 
@@ -210,16 +208,21 @@ def _in_parallel(fd: int, plan: Layout, threads: int) -> list[list[tuple[int, st
     return results
 
 
-def _check(fd: int, regions: Sequence[Region]) -> list[tuple[int, str]]:
-    """Compare the headers and hash the data of regions that follow each other."""
+def _check(fd: int, regions: Sequence[Region], known: Container[str]) -> list[tuple[int, str]]:
+    """Compare the headers and hash the data of regions that follow each other; extension modules last, they are large,
+    and somebody else may know them by then."""
     found: list[tuple[int, str]] = []
     _, header, at, size, _ = regions[-1]
     chunk = bytearray(min(_CHUNK, at + len(header) + size - regions[0][2]))  # one for all: each costs its page faults
     view = memoryview(chunk)
     start = end = 0
-    for name, header, at, size, digest in regions:
+    for name, header, at, size, digest in sorted(regions, key=_is_extension):
+        if name in known:
+            if read(fd, len(header), at) != header:
+                found.append((at, f"{name}: its ZIP header is not what was frozen"))
+            continue
         data, stop = at + len(header), at + len(header) + size
-        if stop > end:
+        if at < start or stop > end:
             start, end = at, at + os.preadv(fd, [view], at)
         if not chunk.startswith(header, at - start, end - start):
             found.append((at, f"{name}: its ZIP header is not what was frozen"))
@@ -237,16 +240,22 @@ def _check(fd: int, regions: Sequence[Region]) -> list[tuple[int, str]]:
     return found
 
 
+def _is_extension(region: Region) -> bool:
+    return region[0].endswith(".so")
+
+
 class Store:
     """The members of a checked artifact. Whatever is read is hashed again: it is what was frozen, or nothing."""
 
-    __slots__ = ("fd", "path", "table")
+    __slots__ = ("fd", "known", "path", "table")
 
     def __init__(self, path: str, fd: int, plan: Layout) -> None:
         self.path = path
         self.fd = fd
         self.table = {name: (at + len(header), size, digest) for name, header, at, size, digest in plan.regions}
         """Name: offset, size, sha256 in hex."""
+        self.known: set[str] = set()
+        """Members that were read, and so compared."""
 
     def read(self, name: str) -> bytes:
         """Return a member's bytes. Raises KeyError for a name that is none, `ArtifactError` for changed bytes."""
@@ -254,10 +263,11 @@ class Store:
         data = read(self.fd, size, offset)
         if sha256(data).hexdigest() != digest:
             raise ArtifactError(f"{name}: not what was frozen, the file was changed while it ran; {AGAIN}")
+        self.known.add(name)
         return data
 
 
-def begin(path: str) -> tuple[Store, Checking]:
+def begin(path: str, threads: int = 2) -> tuple[Store, Checking]:
     """Open the artifact, and begin to compare every byte of it. Raises `ArtifactError`, OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -265,7 +275,8 @@ def begin(path: str) -> tuple[Store, Checking]:
     except BaseException:
         os.close(fd)
         raise
-    return Store(path, fd, built), Checking(fd, built)
+    store = Store(path, fd, built)
+    return store, Checking(store, built, threads)
 
 
 AHEAD = ("clavitor_host.cli.main", "clavitor_host.config.sources", "clavitor_host.api")
@@ -276,14 +287,17 @@ def run(path: str) -> NoReturn:
     """Check the artifact, make it the place modules come from, run the program, and end."""
     gc.disable()  # neither checking nor loading makes garbage
     try:
-        store, checking = begin(path)
+        ahead = sys.argv[1:2] == ["serve"]
+        store, checking = begin(path, threads=1 if ahead else 2)
         _install(store)
-        if sys.argv[1:2] == ["serve"]:
+        if ahead:
             _load_ahead()
         checking.finish()
     except (ArtifactError, OSError) as error:
         refuse(path, str(error))
     gc.enable()
+    if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:  # by stage 1
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     from clavitor_host.__main__ import main
 
     try:
@@ -306,17 +320,17 @@ def _load_ahead() -> None:
 
 
 class Checking:
-    """The comparison of every byte, in a thread of its own."""
+    """The comparison of every byte, in threads of its own. What the store has read meanwhile it need not read again."""
 
-    def __init__(self, fd: int, plan: Layout) -> None:
+    def __init__(self, store: Store, plan: Layout, threads: int) -> None:
         self._running = allocate_lock()
         self._running.acquire()
         self._found: list[str] = []
-        start_new_thread(self._compare, (fd, plan))
+        start_new_thread(self._compare, (store, plan, threads))
 
-    def _compare(self, fd: int, plan: Layout) -> None:
+    def _compare(self, store: Store, plan: Layout, threads: int) -> None:
         try:
-            self._found = faults(fd, plan)
+            self._found = faults(store.fd, plan, threads=threads, known=store.known)
         except Exception as error:  # noqa: BLE001 - told by `finish`
             self._found = [f"cannot be read: {error}"]
         finally:
