@@ -132,7 +132,7 @@ def test_a_name_without_a_star_must_stand_alone(workshop: Workshop) -> None:
 @pytest.mark.parametrize("data", [b"\0\1the HIDDEN mechanism\xff", "the hidden mechanism".encode("utf-16")])
 def test_a_forbidden_text_is_found_in_any_bytes(workshop: Workshop, data: bytes) -> None:
     workshop.smuggled({"clavitor_good/logo.png": data})
-    expect(workshop.verify(), "forbidden", "clavitor_good/logo.png: it holds the forbidden text 'Hidden Mechanism'")
+    expect(workshop.verify(), "forbidden", "clavitor_good/logo.png: ", "it holds the forbidden text 'Hidden Mechanism'")
 
 
 def test_a_forbidden_text_is_found_in_a_name(workshop: Workshop) -> None:

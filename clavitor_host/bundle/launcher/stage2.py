@@ -267,7 +267,7 @@ class Store:
         return data
 
 
-def begin(path: str, threads: int = 2) -> tuple[Store, Checking]:
+def begin(path: str) -> tuple[Store, Checking]:
     """Open the artifact, and begin to compare every byte of it. Raises `ArtifactError`, OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -276,7 +276,7 @@ def begin(path: str, threads: int = 2) -> tuple[Store, Checking]:
         os.close(fd)
         raise
     store = Store(path, fd, built)
-    return store, Checking(store, built, threads)
+    return store, Checking(store, built)
 
 
 AHEAD = ("clavitor_host.cli.main", "clavitor_host.config.sources", "clavitor_host.api")
@@ -287,10 +287,9 @@ def run(path: str) -> NoReturn:
     """Check the artifact, make it the place modules come from, run the program, and end."""
     gc.disable()  # neither checking nor loading makes garbage
     try:
-        ahead = sys.argv[1:2] == ["serve"]
-        store, checking = begin(path, threads=1 if ahead else 2)
+        store, checking = begin(path)
         _install(store)
-        if ahead:
+        if sys.argv[1:2] == ["serve"]:
             _load_ahead()
         checking.finish()
     except (ArtifactError, OSError) as error:
@@ -322,15 +321,15 @@ def _load_ahead() -> None:
 class Checking:
     """The comparison of every byte, in threads of its own. What the store has read meanwhile it need not read again."""
 
-    def __init__(self, store: Store, plan: Layout, threads: int) -> None:
+    def __init__(self, store: Store, plan: Layout) -> None:
         self._running = allocate_lock()
         self._running.acquire()
         self._found: list[str] = []
-        start_new_thread(self._compare, (store, plan, threads))
+        start_new_thread(self._compare, (store, plan))
 
-    def _compare(self, store: Store, plan: Layout, threads: int) -> None:
+    def _compare(self, store: Store, plan: Layout) -> None:
         try:
-            self._found = faults(store.fd, plan, threads=threads, known=store.known)
+            self._found = faults(store.fd, plan, known=store.known)
         except Exception as error:  # noqa: BLE001 - told by `finish`
             self._found = [f"cannot be read: {error}"]
         finally:
