@@ -30,9 +30,7 @@ class Telemetry:
         self._metrics = metrics
 
     async def alert(self, alert: Alert) -> None:
-        """Have an alert sent. Returns when it is durable, or after a second. A command's alert is for who runs it."""
-        if self._host.offline:
-            return
+        """Have an alert sent. Returns when it is durable, or after a second."""
         item = alert_item(alert, pop=self.config.pop, version=self._host.version)
         await self.inbox.add(item, wait=self._host.db.current() is None)
 

@@ -340,15 +340,6 @@ async def test_while_the_database_is_away_alerts_wait_in_memory_bounded(
         assert [alert["message"] for alert in await receiver.wait_alerts(3)] == list("cde")
 
 
-async def test_an_alert_of_a_command_is_for_who_runs_it(receiver: Receiver, tmp_path: Path) -> None:
-    async with commercial(tmp_path, environ_of(receiver)) as harness:
-        harness.host.offline = True
-        await raise_alerts(harness, ["seen on the terminal"])
-        harness.host.offline = False
-        await raise_alerts(harness, ["of the server"])
-        assert [alert["message"] for alert in await receiver.wait_alerts(1)] == ["of the server"]
-
-
 async def test_at_the_end_a_database_that_hangs_holds_up_nobody_and_what_is_lost_is_counted(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def test_the_readme_shows_every_member_of_both_bodies() -> None:
     found = status(commercial_replication={}, licensing={})
     body = report_body(found, CommercialConfig(), item_id="i", at=1)
     assert _names(report) == _names(body)
-    item = alert_item(Alert("t", "m", {"free_bytes": 0}, "i", 1), pop=CommercialConfig().pop, version="1")
+    item = alert_item(Alert("t", "m", {"plugin": "notes"}, "i", 1), pop=CommercialConfig().pop, version="1")
     assert _names(alert) == _names(json.loads(item.body))
 
 
