@@ -146,7 +146,8 @@ def test_it_runs_read_only_without_exec_and_without_a_home(built: Built, tmp_pat
 def test_it_runs_for_a_user_who_may_only_read_it(built: Built) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("becoming another user takes root and setpriv")
-    if not all(folder.stat().st_mode & 0o005 == 0o005 for folder in Path(INTERPRETER).parents):
+    python = next((name for name in (INTERPRETER, "/usr/bin/python3.11") if _open_to_all(name)), None)
+    if python is None:
         pytest.skip(f"another user may not run {INTERPRETER}")
     with tempfile.TemporaryDirectory(prefix="clavitor-shelf-") as shelf:  # pytest's own folders are closed to others
         Path(shelf).chmod(0o755)
@@ -157,8 +158,13 @@ def test_it_runs_for_a_user_who_may_only_read_it(built: Built) -> None:
         os.chown(folder, NOBODY, NOBODY)
         prefix = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs")
         nowhere = {"HOME": "/nonexistent"}
-        with ServerProcess(folder, program=(INTERPRETER, artifact), prefix=prefix, environ=nowhere) as server:
+        with ServerProcess(folder, program=(python, artifact), prefix=prefix, environ=nowhere) as server:
             _check_what_runs(server, "community")
+
+
+def _open_to_all(program: str) -> bool:
+    path = Path(program)
+    return path.is_file() and all(folder.stat().st_mode & 0o005 == 0o005 for folder in path.parents)
 
 
 def _check_what_runs(server: ServerProcess, name: str) -> None:

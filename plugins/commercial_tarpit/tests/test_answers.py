@@ -58,9 +58,9 @@ def call(server: ServerProcess) -> Iterator[Callable[[], Caller]]:
         yield lambda: stack.enter_context(Caller(server))
 
 
-def bytes_with_times(client: Any, count: int, since: float | None = None) -> list[tuple[float, bytes]]:
-    """Read `count` pieces, each with the seconds since `since`, or since now."""
-    began = time.monotonic() if since is None else since
+def bytes_with_times(client: Any, count: int) -> list[tuple[float, bytes]]:
+    """Read `count` pieces, each with the seconds since the head."""
+    began = time.monotonic()
     found = []
     for _ in range(count):
         data = client.sock.recv(100)
@@ -69,19 +69,23 @@ def bytes_with_times(client: Any, count: int, since: float | None = None) -> lis
 
 
 def test_the_status_comes_at_once_then_one_byte_a_second(call: Call) -> None:
-    client = call()
-    began = time.monotonic()
-    client.request("/wp-login.php")
-    status, headers = client.head()
-    assert time.monotonic() - began < 0.5
-    assert (status, headers["content-type"]) == (404, "application/problem+json")
-    count, sent = 0, b""
-    while count < 4:
-        at, data = bytes_with_times(client, 1, since=began)[0]
-        sent += data
-        count += len(data)
-        assert count - 0.05 < at < count + 1.5  # never early; late only as far as this machine is
-    assert b'{"code"'.startswith(sent)
+    """Never early, in any try; on time in the best of three, as this machine may be busy with something else."""
+    on_time = False
+    for _ in range(3):
+        client = call()
+        began = time.monotonic()
+        client.request("/wp-login.php")
+        status, headers = client.head()
+        prompt = time.monotonic() - began < 0.5
+        assert (status, headers["content-type"]) == (404, "application/problem+json")
+        found = bytes_with_times(client, 4)
+        assert b'{"code"'.startswith(b"".join(data for _, data in found)[:7])
+        assert all(number - 0.05 < at for number, (at, _) in enumerate(found, 1))
+        single = [data for _, data in found] == [b"{", b'"', b"c", b"o"]
+        on_time = prompt and single and all(at < number + 0.4 for number, (at, _) in enumerate(found, 1))
+        if on_time:
+            break
+    assert on_time
 
 
 def test_it_takes_thirty_seconds_to_the_last_byte(call: Call) -> None:
