@@ -44,6 +44,8 @@ class Parameter(NamedTuple):
     maximum: int | None = None
     pattern: str | None = None
     enum: tuple[str, ...] = ()
+    required: bool = False
+    """For the document: the handler says what is missing."""
 
 
 class Endpoint(NamedTuple):
@@ -51,7 +53,9 @@ class Endpoint(NamedTuple):
 
     `action`: what the caller must be allowed to do, None for a public operation. `status`: of a success.
     `errors`: statuses the handler itself may answer. `resource`: the kind of thing it acts on; when the path
-    has a parameter, its value is the resource's id.
+    has a parameter, its value is the resource's id. `max_body`: bytes of body that the route takes in place of
+    `limits.body_bytes`; a function is asked once, when the server starts.
+    `accepts_types`: of the body, for the document; what is not application/json is text for it.
     """
 
     handler: Callable[..., Awaitable[Any]]
@@ -67,6 +71,8 @@ class Endpoint(NamedTuple):
     content_types: Sequence[str] = ("application/json",)
     tag: str = ""
     accepts: type[BaseModel] | None = None
+    max_body: int | Callable[[Host], int] | None = None
+    accepts_types: Sequence[str] = ("application/json",)
 
     async def run(self, request: Request, path: Mapping[str, str]) -> Reply:
         """Answer a request. Never raises for what a client sent."""
@@ -75,6 +81,8 @@ class Endpoint(NamedTuple):
                 raise problem(404, "not_found", "There is nothing here.")
             if self.action is not None:
                 await self._admit(request, path)
+            if self.parameters and request.has_query:
+                self._check_query(request)
             if self.body is None:
                 result = await self.handler(request, **path)
             else:
@@ -87,6 +95,15 @@ class Endpoint(NamedTuple):
         except Exception as error:  # noqa: BLE001 - a bug is the server's, not the client's
             log.exception("A request failed", error)
             return problem_reply(internal_error(request.id))
+
+    def _check_query(self, request: Request) -> None:
+        """Raise a 400 for a query parameter that there is not: a filter that is misspelt would give everything."""
+        known = [parameter.name for parameter in self.parameters if parameter.location == "query"]
+        for name in request.query:
+            if name not in known:
+                here = ", ".join(known) or "none"
+                detail = f"There is no query parameter {name[:80]!r} here; there is: {here}."
+                raise problem(400, "unknown_parameter", detail, parameter=name[:80])
 
     async def _admit(self, request: Request, path: Mapping[str, str]) -> None:
         host = request.host
@@ -110,6 +127,8 @@ def endpoint(
     content_types: Sequence[str] = ("application/json",),
     tag: str = "",
     accepts: type[BaseModel] | None = None,
+    max_body: int | Callable[[Host], int] | None = None,
+    accepts_types: Sequence[str] = ("application/json",),
 ) -> Callable[[Callable[..., Awaitable[Any]]], View]:
     """Make `async def handler(request, [body], **path)` a Quart view.
 
@@ -132,6 +151,8 @@ def endpoint(
             content_types,
             tag,
             accepts,
+            max_body,
+            accepts_types,
         )
 
         @functools.wraps(handler)
@@ -189,6 +210,7 @@ def from_quart(host: Host) -> Request:
         scheme=scope["scheme"],
         id=state.get("request_id", ""),
         body=body,
+        stream=lambda: aiter(current.body),
         peer_certificate=state.get("peer_certificate"),
         can_hand_over=HAND_OVER in (scope.get("extensions") or {}),
     )

@@ -87,6 +87,27 @@ def invalid_field(field: str, expected: str) -> Problem:
     return Problem(400, "invalid_field", f"{field}: expected {expected}.", extra={"field": field})
 
 
+class UnusableURL(Problem):
+    """A URL that a user configured cannot be used; the message says why. A 422 where it is raised in a route."""
+
+    code = "unusable_url"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(422, type(self).code, detail)
+
+
+class BlockedAddress(UnusableURL):
+    """The URL leads to an address that requests of users may not reach: not a public one, and not allowed."""
+
+    code = "blocked_address"
+
+
+class Unresolvable(UnusableURL):
+    """The host name of the URL has no address, now."""
+
+    code = "unresolvable"
+
+
 class StorageUnavailable(Problem):
     """The database cannot be used right now. Nothing was written; the request may be tried again."""
 

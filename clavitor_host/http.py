@@ -40,6 +40,8 @@ class Request:
         "_body",
         "_query",
         "_raw_query",
+        "_stream",
+        "_streamed",
         "allowed",
         "can_hand_over",
         "client",
@@ -65,6 +67,7 @@ class Request:
         scheme: str,
         id: str,
         body: Callable[[], Awaitable[bytes]],
+        stream: Callable[[], AsyncIterator[bytes]] | None = None,
         peer_certificate: Mapping[str, Any] | None = None,
         can_hand_over: bool = False,
     ) -> None:
@@ -82,6 +85,8 @@ class Request:
         self._raw_query = raw_query
         self._query: dict[str, str] | None = None
         self._body = body
+        self._stream = stream
+        self._streamed = False
 
     def header(self, name: bytes) -> str | None:
         """Return the first value of a header (name in lower-case bytes), or None."""
@@ -89,6 +94,11 @@ class Request:
             if key == name:
                 return value.decode("latin-1")
         return None
+
+    @property
+    def has_query(self) -> bool:
+        """Whether there is a query string."""
+        return bool(self._raw_query)
 
     @property
     def query(self) -> dict[str, str]:
@@ -107,8 +117,25 @@ class Request:
         raise invalid_field(name, f"an integer from {low} to {high}")
 
     async def body(self) -> bytes:
-        """Return the whole body. Raises 413 above the route's limit and 408 when it stalls."""
+        """Return the whole body.
+
+        Raises 413 above the route's limit, 408 when it stalls and 400 `incomplete_body` when the client hangs up.
+        """
+        if self._streamed:
+            raise RuntimeError("the body has been streamed: it is not kept")
         return await self._body()
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """Return the body's pieces as they arrive, none of them empty. Once a request, in place of `body`.
+
+        Some hundred KiB wait in memory at most: beyond them the client waits for the handler. Only a
+        body that is all there ends without an error; otherwise the next piece raises what `body` does. Soon after its
+        client has hung up, a handler that goes on is cancelled: undo what is half done in a `finally`.
+        """
+        if self._streamed:
+            raise RuntimeError("the body has been streamed: it is not kept")
+        self._streamed = True
+        return self._stream() if self._stream is not None else _one_piece(self._body)
 
     async def json(self) -> Any:
         """Return the body as strict JSON. Raises 400 `malformed_json`, or 415 for another content type."""
@@ -116,9 +143,25 @@ class Request:
         if content_type is not None and content_type.partition(";")[0].strip().lower() not in _JSON_TYPES:
             raise problem(415, "unsupported_media_type", "Content-Type: expected application/json.")
         try:
-            return strict_json.loads(await self._body(), whole_floats=False)
+            return strict_json.loads(await self.body(), whole_floats=False)
         except strict_json.StrictJSONError as error:
             raise problem(400, "malformed_json", f"The body is not acceptable JSON: {error}.") from None
+
+    async def json_rows(self) -> list[Any]:
+        """Return the body's rows: those of a JSON array, or of NDJSON (`application/x-ndjson`), one a line.
+
+        Raises what `json` does, and a 400 `invalid_field` for JSON that is no array.
+        """
+        content_type = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        if content_type not in _NDJSON_TYPES:
+            rows = await self.json()
+            if isinstance(rows, list):
+                return rows
+            raise invalid_field("body", "an array of rows")
+        try:
+            return strict_json.loads_lines(await self.body(), whole_floats=False)
+        except strict_json.StrictJSONError as error:
+            raise problem(400, "malformed_json", f"The body is not acceptable NDJSON: {error}.") from None
 
 
 @dataclass(slots=True)
@@ -156,6 +199,11 @@ def problem_reply(error: Problem) -> Reply:
     return Reply(error.status, strict_json.dumps(error.body()), "application/problem+json", error.headers)
 
 
+def incomplete_body() -> Problem:
+    """Return the 400 for a body whose client has hung up before its end."""
+    return problem(400, "incomplete_body", "The connection ended before the body did.")
+
+
 def unmatched_reply(request: Request) -> Reply:
     """Return the plain answer where no route matches: 404, or 405 with `Allow` when only the method does not."""
     if not request.allowed:
@@ -167,6 +215,12 @@ def unmatched_reply(request: Request) -> Reply:
 
 
 _JSON_TYPES = {"application/json", ""}
+_NDJSON_TYPES = {"application/x-ndjson", "application/ndjson"}
+
+
+async def _one_piece(body: Callable[[], Awaitable[bytes]]) -> AsyncIterator[bytes]:
+    if piece := await body():
+        yield piece
 
 
 def _parse_query(raw: bytes) -> dict[str, str]:

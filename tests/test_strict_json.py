@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -82,3 +84,41 @@ def test_arbitrary_bytes_are_read_or_refused_and_nothing_else(data: bytes) -> No
 
 def test_canonical_form_is_sorted_and_without_spaces() -> None:
     assert strict_json.canonical({"b": 1, "a": [1, "é"]}) == '{"a":[1,"é"],"b":1}'.encode()
+
+
+def test_lines_are_values_and_empty_ones_are_passed_over() -> None:
+    assert strict_json.loads_lines(b'{"a":1}\r\n\n[2.0]\n') == [{"a": 1}, [2.0]]
+    assert strict_json.loads_lines(b"2.0", whole_floats=False) == [2]
+    assert strict_json.loads_lines(b"") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'1\n{"a":1\n}', "at line 2"),
+        (b'{"a":[1\n],"b":2}', "at line 1"),
+        (b"1 2", "something follows the value at line 1"),
+        (b"{},{}", "something follows the value at line 1"),
+        (b'1\n{"a":1,"a":2}', "the same name twice at line 2"),
+        (b"1\n\nNaN", "at line 3"),
+        (b"[" * 65 + b"]" * 65, "nested deeper than 64 levels at line 1"),
+        (b'"\\ud800"', "half a surrogate pair at line 1"),
+        (b"\xff", "not UTF-8 at byte 0"),
+    ],
+)
+def test_lines_are_read_as_strictly(data: bytes, reason: str) -> None:
+    with pytest.raises(strict_json.StrictJSONError, match=reason):
+        strict_json.loads_lines(data)
+
+
+@given(st.lists(_VALUES))
+def test_lines_that_it_writes_it_reads(values: list[object]) -> None:
+    assert strict_json.loads_lines(b"\n".join(map(strict_json.dumps, values))) == values
+
+
+@pytest.mark.parametrize("text", ['"' + '\\"' * 300_000, '["' + "[" * 300_000 + '"]', '"' + "\\" * 300_001])
+def test_strings_are_looked_at_once_for_their_depth(text: str) -> None:
+    before = time.perf_counter()
+    with suppress(strict_json.StrictJSONError):
+        strict_json.loads(text.encode())
+    assert time.perf_counter() - before < 1.0

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 GC_THRESHOLDS = (5000, 20, 20)
 """Requests make little garbage in cycles: look for it less often than Python does by itself (700, 10, 10)."""
-BATCH_PATH = "/api/entries/batch"
 
 
 def run_server(call: Invocation) -> int:
@@ -85,12 +84,6 @@ def serve_settings(config: HostConfig) -> ServeSettings:
     )
 
 
-def body_limit(config: HostConfig) -> Callable[[str], int]:
-    """Return what tells, by path, how many bytes of body are taken."""
-    limits = config.limits
-    return lambda path: limits.batch_bytes if path == BATCH_PATH else limits.body_bytes
-
-
 def _run(
     call: Invocation,
     settings: ServeSettings,
@@ -107,11 +100,15 @@ def _run(
     from clavitor_host.serve.limits import BodyLimits
     from clavitor_host.serve.proxy import trust_proxies
     from clavitor_host.serve.server import serve as serve_forever
+    from clavitor_host.web.body_limits import body_limits
 
     async def main() -> None:
         app = create_host(call.config, call.bundle, registry=call.registry)
         host = app.host
-        limited = BodyLimits(around(app), body_limit(host.config), settings)
+        if worker is not None:
+            host.boot_id = worker.boot_id
+        web = around(app)
+        limited = BodyLimits(web, body_limits(web, host), settings)
         asgi = trust_proxies(limited, settings.proxy_trusted, settings.proxy_header)
         tasks: list[asyncio.Task[None]] = []
 

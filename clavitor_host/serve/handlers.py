@@ -18,7 +18,7 @@ Send = Callable[[Any], Awaitable[None]]
 ASGIApp = Callable[[Any, Receive, Send], Awaitable[None]]
 
 CANCEL_AFTER = 0.05
-"""Seconds between `http.disconnect` and cancellation: Quart ends its inner tasks on the former, not on the latter."""
+"""Seconds between `http.disconnect` and cancellation, in which a handler may end by itself."""
 
 DISCONNECT: dict[str, Any] = {"type": "http.disconnect"}
 

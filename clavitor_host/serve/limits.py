@@ -19,14 +19,14 @@ MAX_DIGITS = 19
 class BodyLimits:
     """ASGI middleware that bounds request bodies.
 
-    A body that announces more than `limit_for(path)` bytes is answered 413 from the headers alone; one that turns
-    out larger, or that stalls, ends the application's `receive` with a `Problem` (413 or 408), which the
+    A body that announces more than `limit_for(method, path)` bytes is answered 413 from the headers alone; one that
+    turns out larger, or that stalls, ends the application's `receive` with a `Problem` (413 or 408), which the
     application may answer itself and this middleware answers otherwise. Every such answer says `connection: close`,
     and the connection then reads and drops what the client still sends, within its own bounds, so that the client
     can read the answer.
     """
 
-    def __init__(self, app: ASGIApp, limit_for: Callable[[str], int], settings: ServeSettings) -> None:
+    def __init__(self, app: ASGIApp, limit_for: Callable[[str, str], int], settings: ServeSettings) -> None:
         self._app = app
         self._limit_for = limit_for
         self._timeout = settings.body_timeout
@@ -44,7 +44,7 @@ class BodyLimits:
         if size == 0:
             await self._app(scope, receive, send)
             return
-        limit = self._limit_for(scope["path"])
+        limit = self._limit_for(scope["method"], scope["path"])
         if size is not None and size > limit:
             await _answer(send, too_large(limit))
             return
@@ -92,7 +92,6 @@ class _Body:
     """One body on its way in."""
 
     __slots__ = (
-        "_began",
         "_ended",
         "_limit",
         "_min_rate",
@@ -100,6 +99,7 @@ class _Body:
         "_received",
         "_send",
         "_timeout",
+        "_waited",
         "refusal",
         "started",
     )
@@ -110,8 +110,8 @@ class _Body:
         self._limit = limit
         self._timeout = timeout
         self._min_rate = min_rate
-        self._began = 0.0
         self._received = 0
+        self._waited = 0.0
         self._ended = False
         self.refusal: Problem | None = None
         self.started = False
@@ -137,18 +137,18 @@ class _Body:
         """The clock runs only while the application waits for the client."""
         inbox = getattr(self._receive, "__self__", None)
         if isinstance(inbox, Inbox) and inbox.ready:  # no waiting, no clock
-            self._began = self._began or asyncio.get_running_loop().time()
             return await self._receive()
-        now = asyncio.get_running_loop().time()
-        if not self._began:
-            self._began = now
-        slowest = self._began + self._timeout + self._received / self._min_rate
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        left = self._timeout + self._received / self._min_rate - self._waited
         try:
-            async with asyncio.timeout_at(min(now + self._timeout, slowest)):
+            async with asyncio.timeout_at(began + min(self._timeout, left)):
                 return await self._receive()
         except TimeoutError:
             self.refusal = Problem(408, "body_timeout", "The request body took too long to arrive.")
             raise self.refusal from None
+        finally:
+            self._waited += clock() - began
 
     async def send(self, message: Any) -> None:
         """Pass a message on; a refusal closes the connection."""

@@ -12,11 +12,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 from loguru import logger
 
 from clavitor_host.serve import notify
-from clavitor_host.serve.worker import BUNDLE, EXIT_REPLACED, INDEX, PREFIX, READY_FD, SOCKETS, SUPERVISOR_FD
+from clavitor_host.serve.worker import (
+    BOOT_ID,
+    BUNDLE,
+    EXIT_REPLACED,
+    INDEX,
+    PREFIX,
+    READY_FD,
+    SOCKETS,
+    SUPERVISOR_FD,
+)
 
 NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -75,6 +85,7 @@ class Supervisor:
         self._sockets = sockets
         self._workers = workers
         self._bundle = bundle
+        self._boot_id = uuid4().hex
         self._ready = ready
         self._settings = settings
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -155,6 +166,7 @@ class Supervisor:
             READY_FD: str(ready_write),
             SUPERVISOR_FD: str(self._alive_read),
             BUNDLE: self._bundle,
+            BOOT_ID: self._boot_id,
             "PROMETHEUS_MULTIPROC_DIR": self._metrics,
         }
         try:

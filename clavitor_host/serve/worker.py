@@ -18,6 +18,7 @@ SOCKETS = PREFIX + "SOCKETS"
 READY_FD = PREFIX + "READY_FD"
 SUPERVISOR_FD = PREFIX + "SUPERVISOR_FD"
 BUNDLE = PREFIX + "BUNDLE"
+BOOT_ID = PREFIX + "BOOT_ID"
 
 EXIT_REPLACED = 79
 """Of a worker that is another program than its supervisor: the supervisor says so."""
@@ -25,11 +26,15 @@ EXIT_REPLACED = 79
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """This process as one of several workers. `index` counts from 0; a replacement keeps its predecessor's."""
+    """This process as one of several workers. `index` counts from 0; a replacement keeps its predecessor's.
+
+    `boot_id` names the start of the server: the same for all its workers and their replacements.
+    """
 
     index: int
     sockets: list[socket.socket]
     _ready_fd: int
+    boot_id: str
 
     def ready(self) -> None:
         """Tell the supervisor that this worker accepts connections."""
@@ -60,7 +65,7 @@ def as_worker(environ: MutableMapping[str, str] | None = None, *, bundle: str = 
         os.set_inheritable(fd, False)
     threading.Thread(target=_follow, args=(supervisor_fd,), name="supervisor", daemon=True).start()
     sockets = from_fds([int(fd) for fd in values[SOCKETS].split(",") if fd])
-    return Worker(int(values[INDEX]), sockets, ready_fd)
+    return Worker(int(values[INDEX]), sockets, ready_fd, values[BOOT_ID])
 
 
 def _follow(fd: int, patience: float = 12.0) -> None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from clavitor_host import log
 from clavitor_host.endpoint import Endpoint
-from clavitor_host.errors import problem
-from clavitor_host.http import Reply, Request
+from clavitor_host.http import Reply, Request, incomplete_body
 from clavitor_host.web.request_metrics import RequestMetrics
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ class Gateway:
         self, operation: Endpoint, name: str, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> int:
         client = scope["client"]
+        body = _BodyReader(receive)
         request = Request(
             host=self._host,
             method=scope["method"],
@@ -89,7 +89,8 @@ class Gateway:
             client=client[0] if client else "",
             scheme=scope["scheme"],
             id=request_id,
-            body=_BodyReader(receive),
+            body=body,
+            stream=body.pieces,
             peer_certificate=scope["state"].get("peer_certificate") if "state" in scope else None,
         )
         reply = await operation.run(request, {"entry_id": name})
@@ -191,8 +192,19 @@ class _BodyReader:
                 self._data = b"".join(parts)
         return self._data
 
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives."""
+        if self._data:
+            yield self._data
+        more = self._data is None
+        while more:
+            message = await self._next()
+            if data := message.get("body", b""):
+                yield data
+            more = message.get("more_body", False)
+
     async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise problem(400, "incomplete_body", "The connection ended before the body did.")
+            raise incomplete_body()
         return message

@@ -97,7 +97,13 @@ def _operation(rule: str, operation: Endpoint, refs: _Refs) -> dict[str, Any]:
         result["description"] = inspect.cleandoc(operation.handler.__doc__)
     body = operation.body or operation.accepts
     if body is not None:
-        result["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[body]}}}
+        text = {"schema": {"type": "string"}}
+        content = {
+            name: {"schema": refs[body]} if name == "application/json" else text for name in operation.accepts_types
+        }
+        result["requestBody"] = {"required": True, "content": content}
+    elif operation.max_body is not None:
+        result["requestBody"] = {"required": True, "content": {"*/*": {}}}
     if operation.action is not None:
         result["security"] = [{"bearer": []}]
     return result
@@ -119,7 +125,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.location,
-        "required": False,
+        "required": parameter.required,
         "description": parameter.description,
         "schema": schema,
     }
@@ -140,6 +146,8 @@ def _responses(rule: str, operation: Endpoint, refs: _Refs) -> dict[str, Any]:
         errors |= {401, 403}
     if operation.body or operation.accepts:
         errors |= {400, 408, 413, 415}
+    elif operation.max_body is not None:
+        errors |= {400, 408, 413}
     if operation.parameters or "<" in rule:
         errors |= {400, 404}
     for status in sorted(errors):

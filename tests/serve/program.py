@@ -290,7 +290,7 @@ def main() -> int:
 def run(options: dict[str, Any], settings: ServeSettings, sockets: Any, worker: Worker | None) -> None:
     app: Any = App(options, worker)
     if "limit" in options:
-        app = BodyLimits(app, lambda path: options["limit"], settings)
+        app = BodyLimits(app, lambda method, path: options["limit"], settings)
     app = trust_proxies(app, settings.proxy_trusted, settings.proxy_header)
 
     def ready() -> None:

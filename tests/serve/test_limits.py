@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -131,21 +132,52 @@ async def test_a_request_without_a_body_passes_untouched(method: str) -> None:
         seen.extend((scope, receive, send))
 
     scope = {"type": "http", "method": method, "path": "/", "http_version": "1.1", "headers": [(b"host", b"x")]}
-    await BodyLimits(app, lambda path: 0, ServeSettings())(scope, receive, send)
+    await BodyLimits(app, lambda method, path: 0, ServeSettings())(scope, receive, send)
     assert seen[0] is scope
     assert seen[1] is receive
     assert seen[2] is send
 
 
-async def test_the_limit_may_differ_by_path() -> None:
-    sent, _ = await call([(b"content-length", b"5")], path="/small", limit_for=len)
-    assert not sent
-    sent, _ = await call([(b"content-length", b"5")], path="/", limit_for=len)
-    assert sent[0]["status"] == 413
+async def test_the_limit_may_differ_by_method_and_path() -> None:
+    def limit_for(method: str, path: str) -> int:
+        return {"PUT": 5, "POST": 4}[method] if path == "/small" else 1
+
+    assert not (await call([(b"content-length", b"5")], path="/small", limit_for=limit_for))[0]
+    for method, path in (("POST", "/small"), ("PUT", "/")):
+        sent, _ = await call([(b"content-length", b"5")], path=path, limit_for=limit_for, method=method)
+        assert sent[0]["status"] == 413
+
+
+async def test_time_that_the_application_takes_does_not_count_against_the_client() -> None:
+    pieces = [{"type": "http.request", "body": b"b", "more_body": more} for more in (True, True, False)]
+
+    async def receive() -> object:
+        await asyncio.sleep(0.01)
+        return pieces.pop(0)
+
+    async def send(message: object) -> None: ...
+
+    async def app(scope: object, receive: Callable[[], Awaitable[object]], send: object) -> None:
+        for _ in range(3):
+            await receive()
+            await asyncio.sleep(0.15)  # in all more than body_timeout
+
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": "/",
+        "http_version": "1.1",
+        "headers": [(b"content-length", b"3")],
+    }
+    await BodyLimits(app, lambda method, path: 3, ServeSettings(body_timeout=0.1))(scope, receive, send)
+    assert not pieces
 
 
 async def call(
-    headers: list[tuple[bytes, bytes]], path: str = "/", limit_for: Callable[[str], int] = lambda path: 100
+    headers: list[tuple[bytes, bytes]],
+    path: str = "/",
+    limit_for: Callable[[str, str], int] = lambda method, path: 100,
+    method: str = "PUT",
 ) -> tuple[list[dict[str, object]], list[object]]:
     sent: list[dict[str, object]] = []
     called: list[object] = []
@@ -158,6 +190,6 @@ async def call(
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "PUT", "path": path, "http_version": "1.1", "headers": headers}
+    scope = {"type": "http", "method": method, "path": path, "http_version": "1.1", "headers": headers}
     await BodyLimits(app, limit_for, ServeSettings())(scope, receive, send)
     return sent, called

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -37,13 +37,13 @@ pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chrom
 class Server:
     """The running program. `link` is the setup link that it printed, `token` the secret in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = ("-m", "clavitor_host"), **environ: str) -> None:
         self.data = folder / "data"
-        command = [sys.executable, "-m", "clavitor_host", "serve", "--data-dir", str(self.data)]
+        command = [sys.executable, *program, "serve", "--data-dir", str(self.data)]
         self._process = subprocess.Popen(
             [*command, "--bind", "127.0.0.1:0"],
             stderr=subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "CLAVITOR_LOG_ACCESS": "true"},
+            env={"PATH": os.environ["PATH"], "CLAVITOR_LOG_ACCESS": "true", **environ},
             cwd=folder,
             text=True,
         )

@@ -87,7 +87,7 @@ async def served(harness: Harness) -> AsyncIterator[tuple[asyncio.StreamReader, 
     stop, ready = asyncio.Event(), asyncio.Event()
     bounds = ServeSettings()
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        limited = BodyLimits(app, lambda path: 1000, bounds)
+        limited = BodyLimits(app, lambda method, path: 1000, bounds)
         serving = asyncio.create_task(
             serve(limited, bounds, sockets=[bound], on_shutdown=lambda: None, ready=ready.set, stop=stop)
         )

@@ -73,6 +73,10 @@ class Schema:
     fields: list[FieldRow]
 
 
+_BYTES: Json = {"type": "bytes"}
+"""Of a body that no model describes."""
+
+
 def parts(described: Json) -> dict[str, Any]:
     """Return the groups of operations and the schemas of a document."""
     schemas = described["components"]["schemas"]
@@ -96,7 +100,7 @@ def _groups(paths: Json, schemas: Json) -> list[Group]:
 
 def _operation(path: str, method: str, described: Json, schemas: Json) -> Operation:
     content = described.get("requestBody", {}).get("content", {})
-    body = next(iter(content.values()))["schema"] if content else {}
+    body = next(iter(content.values())).get("schema", _BYTES) if content else {}
     return Operation(
         id=described["operationId"],
         method=method.upper(),
@@ -115,7 +119,7 @@ def _operation(path: str, method: str, described: Json, schemas: Json) -> Operat
 
 def _answer(status: str, described: Json) -> Answer:
     content = described.get("content", {})
-    schema = next(iter(content.values()))["schema"] if content else {}
+    schema = next(iter(content.values())).get("schema", {}) if content else {}
     name = _name(schema["$ref"]) if "$ref" in schema else ""
     kind = {"2": "good", "3": "plain"}.get(status[0], "off")
     return Answer(status, kind, described["description"], "" if name == "Problem" else name)
