@@ -11,7 +11,8 @@ class Change(NamedTuple):
     """One write to one entry, as hooks see it. Times are µs since the epoch.
 
     `rev`: the vault-wide number of this write. `encrypted_data`: the canonical base64 text as received, None
-    for a delete. `actor`: who made it.
+    for a delete. `actor`: who made it. `left_environment_id`: the environment that the entry has left with this write.
+    `entered_environment`: it was not in `environment_id` before: created there, or moved from another or from none.
     """
 
     entry_id: str
@@ -22,6 +23,29 @@ class Change(NamedTuple):
     created_at: int
     updated_at: int
     actor: str
+    left_environment_id: str | None = None
+    entered_environment: bool = False
+
+
+class EntryChange(NamedTuple):
+    """The last change of an entry as one environment sees it: no blob. `updated_at` in µs since the epoch.
+
+    `environment_id`: the environment that sees it. `deleted`: the entry was deleted, or moved out of it.
+    """
+
+    entry_id: str
+    rev: int
+    environment_id: str
+    deleted: bool
+    updated_at: int
+
+
+class EntryChanges(NamedTuple):
+    """One page of changes, in rev order. `next_since`: the rev to go on from. `more`: there are further ones now."""
+
+    changes: tuple[EntryChange, ...]
+    next_since: int
+    more: bool
 
 
 class Entry(NamedTuple):

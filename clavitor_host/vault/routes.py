@@ -196,6 +196,7 @@ async def list_entries(request: Request) -> Reply:
     ),
 )
 async def list_changes(request: Request) -> Reply:
+    """With a token of one environment, an entry that left it is a deletion, until it comes back."""
     data, limit = _page(request)
     since = request.query_int("since", 0, low=0, high=MAX_REV)
     assert request.identity is not None

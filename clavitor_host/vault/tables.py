@@ -28,6 +28,20 @@ replication design's own ("Database Schema Addition").
 Two partial indexes are made by the schema history alone: `ix_entries_environment` (environment_id, rev) of entries
 with an environment, and `idx_entries_dirty` of dirty ones. Their conditions here would load both dialects at start."""
 
+entry_departures = sa.Table(
+    "entry_departures",
+    metadata,
+    sa.Column("environment_id", sa.Text, primary_key=True),
+    sa.Column("entry_id", sa.Text, primary_key=True),
+    sa.Column("rev", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("departed_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_entry_departures_rev", "environment_id", "rev", unique=True),
+)
+"""That an entry, or its tombstone, left an environment: the last time it did, with the rev and time of that write.
+`created_at`: of the entry that was there. A departure counts only while the entry is elsewhere; coming back leaves the
+row as it is, so that a write which moves nothing, or creates, costs nothing here."""
+
 vault_head = sa.Table(
     "vault_head",
     metadata,

@@ -15,7 +15,7 @@ from clavitor_host.audit.models import AuditEntry
 from clavitor_host.errors import Problem, StorageUnavailable, forbidden, problem
 from clavitor_host.storage.database import Transaction
 from clavitor_host.vault.models import Change, Operation, Write, WriteSet
-from clavitor_host.vault.tables import entries, vault_head
+from clavitor_host.vault.tables import entries, entry_departures, vault_head
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host
@@ -36,6 +36,7 @@ _ADVANCE = (
 )
 _KNOWN = ("entry_id", "rev", "environment_id", "created_at", "deleted_at")
 _WRITTEN = ("encrypted_data", "environment_id", "rev", "created_at", "updated_at", "deleted_at")
+_DEPARTED = ("rev", "created_at", "departed_at")
 _VERBS: Mapping[Operation, str] = {"create": "created", "update": "updated", "delete": "deleted"}
 
 MAX_PENDING_BYTES = 256 * 1024 * 1024
@@ -73,6 +74,9 @@ class EntryWriter:
         if not batch.changes:
             return results
         await tx.insert_many(entries, list(batch.rows.values()), upsert_on=("entry_id",), update=_WRITTEN)
+        await tx.insert_many(
+            entry_departures, batch.departures, upsert_on=("environment_id", "entry_id"), update=_DEPARTED
+        )
         await tx.execute(
             _ADVANCE,
             {"new_rev": batch.rev, "new_updated_at": batch.updated_at, "new_live_entries": batch.live_entries},
@@ -102,6 +106,7 @@ class _Batch:
         self.live_entries: int = head["live_entries"]
         self.rows: dict[str, dict[str, Any]] = {}
         self.changes: list[Change] = []
+        self.departures: list[dict[str, Any]] = []
         self.audit: list[AuditEntry] = []
         self._known = known
         self._now = now
@@ -114,13 +119,13 @@ class _Batch:
             except Problem as error:
                 return error
         rev, updated_at, live, rows = self.rev, self.updated_at, self.live_entries, dict(self.rows)
-        done = len(self.changes)
+        done, left = len(self.changes), len(self.departures)
         try:
             return [self._one(write, wanted) for write in wanted.writes]
         except Problem as error:
             self.rev, self.updated_at, self.live_entries, self.rows = rev, updated_at, live, rows
             failed = len(self.changes) - done
-            del self.changes[done:], self.audit[done:]
+            del self.changes[done:], self.audit[done:], self.departures[left:]
             error.extra.update(operation=failed, entry_id=wanted.writes[failed].entry_id)
             return error
 
@@ -136,6 +141,7 @@ class _Batch:
             environment_id = current["environment_id"]
         elif environment_id is None:
             environment_id = wanted.only_environment
+        was_in = current["environment_id"] if current is not None else None
         change = Change(
             entry_id=write.entry_id,
             operation=operation,
@@ -145,6 +151,8 @@ class _Batch:
             created_at=current["created_at"] if current is not None and lives else self.updated_at,
             updated_at=self.updated_at,
             actor=wanted.actor,
+            left_environment_id=was_in if was_in != environment_id else None,
+            entered_environment=environment_id is not None and not (lives and was_in == environment_id),
         )
         self.rows[write.entry_id] = {
             "entry_id": change.entry_id,
@@ -155,6 +163,8 @@ class _Batch:
             "updated_at": change.updated_at,
             "deleted_at": change.updated_at if operation == "delete" else None,
         }
+        if current is not None and change.left_environment_id is not None:
+            self._depart(current, change)
         self.live_entries += {"create": 1, "update": 0, "delete": -1}[operation]
         self.changes.append(change)
         self.audit.append(
@@ -169,6 +179,18 @@ class _Batch:
             )
         )
         return change
+
+    def _depart(self, known: Mapping[str, Any], change: Change) -> None:
+        """Note that an entry leaves its environment; a tombstone too, which its readers may not have seen yet."""
+        self.departures.append(
+            {
+                "environment_id": known["environment_id"],
+                "entry_id": change.entry_id,
+                "rev": change.rev,
+                "created_at": known["created_at"],
+                "departed_at": change.updated_at,
+            }
+        )
 
 
 def _check(write: Write, living: Mapping[str, Any] | None, only_environment: str | None) -> None:

@@ -316,3 +316,10 @@ async def test_a_condition_inside_a_batch_that_does_not_hold_is_a_conflict(write
         assert (reply.status_code, reply.json()["code"], reply.json()["rev"]) == (409, "precondition_failed", rev)
     held = {"operation": "put", "entry_id": "one", "encrypted_data": OTHER, "if_match": float(rev)}
     assert (await writer.post("/api/entries/batch", json={"operations": [held]})).status_code == 200
+
+
+async def test_a_query_parameter_that_there_is_not_is_refused(admin: httpx.AsyncClient) -> None:
+    refused = await admin.get("/api/entries", params={"limit": 10, "enviroment_id": "red"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "unknown_parameter")
+    assert refused.json()["parameter"] == "enviroment_id"
+    assert "there is: limit, cursor, include." in refused.json()["detail"]
