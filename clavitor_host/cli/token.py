@@ -41,9 +41,10 @@ async def create(
     call: Invocation,
     *,
     user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="The user it acts as.")] = None,
-    scope: Annotated[ScopeChoice, typer.Option("--scope", help="What it allows: write includes read.")] = (
-        ScopeChoice.write
-    ),
+    scope: Annotated[
+        ScopeChoice | None,
+        typer.Option("--scope", help="What it allows: write includes read.  [default: read for an agent, else write]"),
+    ] = None,
     kind: Annotated[KindChoice, typer.Option("--kind", help="A user's token, an agent's, or one for metrics.")] = (
         KindChoice.user
     ),
@@ -74,7 +75,7 @@ async def create(
             kind=kind.value,
             user_id=owner,
             agent_id=agent,
-            scope=scope.value,
+            scope=None if scope is None else scope.value,
             environment_id=environment,
             expires_at=expires_at,
             requested_by=SYSTEM,

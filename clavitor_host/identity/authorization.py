@@ -37,25 +37,27 @@ NO, YES, OWN, ENVIRONMENT, SELF = Grant
 _COLUMNS = ("VIEWER", "OPERATOR", "ADMIN", "agent", "metrics", "peer")
 # fmt: off
 _MATRIX = {
-    #                 VIEWER  OPERATOR  ADMIN   agent         metrics  peer
-    "entries.read":  (YES,    YES,      YES,    ENVIRONMENT,  NO,      NO),
-    "entries.write": (NO,     YES,      YES,    ENVIRONMENT,  NO,      NO),
-    "fleet.read":    (YES,    YES,      YES,    SELF,         NO,      NO),
-    "fleet.write":   (NO,     YES,      YES,    SELF,         NO,      NO),
-    "users.read":    (NO,     YES,      YES,    NO,           NO,      NO),
-    "users.write":   (NO,     NO,       YES,    NO,           NO,      NO),
-    "tokens.read":   (OWN,    YES,      YES,    NO,           NO,      NO),
-    "tokens.write":  (OWN,    OWN,      YES,    NO,           NO,      NO),
-    "license.read":  (NO,     YES,      YES,    NO,           NO,      NO),
-    "license.write": (NO,     NO,       YES,    NO,           NO,      NO),
-    "audit.read":    (NO,     YES,      YES,    NO,           NO,      NO),
-    "audit.write":   (NO,     NO,       YES,    NO,           NO,      NO),
-    "plugins.read":  (NO,     YES,      YES,    NO,           NO,      NO),
-    "plugins.write": (NO,     NO,       YES,    NO,           NO,      NO),
-    "metrics.read":  (NO,     YES,      YES,    NO,           YES,     NO),
-    "me":            (YES,    YES,      YES,    NO,           NO,      NO),
-    "me.write":      (YES,    YES,      YES,    NO,           NO,      NO),
-    "peer":          (NO,     NO,       NO,     NO,           NO,      YES),
+    #                   VIEWER  OPERATOR  ADMIN   agent         metrics  peer
+    "entries.read":    (YES,    YES,      YES,    ENVIRONMENT,  NO,      NO),
+    "entries.write":   (NO,     YES,      YES,    ENVIRONMENT,  NO,      NO),
+    "fleet.read":      (YES,    YES,      YES,    SELF,         NO,      NO),
+    "fleet.write":     (NO,     YES,      YES,    SELF,         NO,      NO),
+    "agents.register": (NO,     YES,      YES,    ENVIRONMENT,  NO,      NO),
+    "telemetry.write": (NO,     NO,       NO,     ENVIRONMENT,  NO,      NO),
+    "users.read":      (NO,     YES,      YES,    NO,           NO,      NO),
+    "users.write":     (NO,     NO,       YES,    NO,           NO,      NO),
+    "tokens.read":     (OWN,    YES,      YES,    NO,           NO,      NO),
+    "tokens.write":    (OWN,    OWN,      YES,    NO,           NO,      NO),
+    "license.read":    (NO,     YES,      YES,    NO,           NO,      NO),
+    "license.write":   (NO,     NO,       YES,    NO,           NO,      NO),
+    "audit.read":      (NO,     YES,      YES,    NO,           NO,      NO),
+    "audit.write":     (NO,     NO,       YES,    NO,           NO,      NO),
+    "plugins.read":    (NO,     YES,      YES,    NO,           NO,      NO),
+    "plugins.write":   (NO,     NO,       YES,    NO,           NO,      NO),
+    "metrics.read":    (NO,     YES,      YES,    NO,           YES,     NO),
+    "me":              (YES,    YES,      YES,    NO,           NO,      NO),
+    "me.write":        (YES,    YES,      YES,    NO,           NO,      NO),
+    "peer":            (NO,     NO,       NO,     NO,           NO,      YES),
 }
 # fmt: on
 """Everything else is refused. `me` is reading about oneself, `me.write` changing one's password and sessions; `peer`
@@ -68,7 +70,9 @@ ACTIONS = tuple(_MATRIX)
 
 _READS = frozenset(action for action in _MATRIX if action == "me" or action.endswith(".read"))
 """What a token with scope `read` may do."""
-_IN_ENVIRONMENTS = frozenset({"entries.read", "entries.write", "fleet.read", "fleet.write"})
+_AGENTS_WORK = frozenset({"agents.register", "telemetry.write"})
+"""What an agent token may do whatever its scope, which is about entries."""
+_IN_ENVIRONMENTS = frozenset({"entries.read", "entries.write", "fleet.read", "fleet.write"}) | _AGENTS_WORK
 """What a credential that is tied to one environment may do, in that environment."""
 
 
@@ -116,7 +120,8 @@ def refusal(identity: Identity, action: str, resource: Resource) -> str | None:
         if identity.agent_id is None or resource.kind != "agents" or resource.id != identity.agent_id:
             return "An agent reaches only itself."
         return None
-    if identity.scope != "write" and action not in _READS:
+    scoped = identity.kind != "agent" or action not in _AGENTS_WORK
+    if scoped and identity.scope != "write" and action not in _READS:
         return "The token's scope is read."
     if grant is OWN and (identity.user_id is None or resource.owner_id not in (None, identity.user_id)):
         return "Only your own."

@@ -6,6 +6,10 @@ import hashlib
 import secrets
 import string
 import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clavitor_host.host import Host
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH = 43
@@ -18,6 +22,11 @@ def uuid7(now_us: int) -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return str(uuid.UUID(int=value))
+
+
+def new_id(host: Host) -> str:
+    """Return an id that nothing has yet: a UUIDv7, so later ones sort behind."""
+    return uuid7(host.clock.now_us())
 
 
 def secret() -> str:

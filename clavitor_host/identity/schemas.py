@@ -99,7 +99,9 @@ class CreateToken(_Body):
     kind: TokenKind = "user"
     user_id: Annotated[ExternalId | None, Field(description="Whose token it is; not given: your own.")] = None
     agent_id: ExternalId | None = None
-    scope: Scope = "write"
+    scope: Annotated[
+        Scope | None, Field(description="Not given: `read` for an agent's token, `write` for any other.")
+    ] = None
     environment_id: Annotated[
         ExternalId | None, Field(description="The only environment it reaches; an agent token needs one.")
     ] = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from clavitor_host.errors import Problem, forbidden, invalid_field, problem
-from clavitor_host.identity.ids import digest, secret, uuid7
+from clavitor_host.identity.ids import digest, new_id, secret
 from clavitor_host.identity.models import Identity, Role, Scope, Token, TokenKind
 from clavitor_host.identity.names import clean_name
 from clavitor_host.identity.rows import record
@@ -38,7 +38,7 @@ async def create_token(
     kind: TokenKind = "user",
     user_id: str | None = None,
     agent_id: str | None = None,
-    scope: Scope = "write",
+    scope: Scope | None = None,
     environment_id: str | None = None,
     expires_at: int | None = None,
     token_id: str | None = None,
@@ -47,8 +47,9 @@ async def create_token(
     """Make a token; returns what is kept of it, and the token itself, which is nowhere to be had again.
 
     kind: a "user" token acts as `user_id`, within that user's role; an "agent" token reaches its `environment_id`
-    only; a "metrics" token reads the metrics. expires_at: µs since the epoch, None for never.
-    token_id: a new id of `new_token_id`, given by a caller who must not make two when it asks twice: the second time
+    only; a "metrics" token reads the metrics. scope: not given, an agent's token reads and any other writes too.
+    expires_at: µs since the epoch, None for never.
+    token_id: a `new_id`, given by a caller who must not make two when it asks twice: the second time
     is a 409 `token_exists`.
     Raises a 400 for what does not belong together, a 403 when `requested_by` gives away more than it has, a 404
     for an unknown user.
@@ -69,11 +70,6 @@ async def create_token(
         )
 
 
-def new_token_id(host: Host) -> str:
-    """Return an id that no token has."""
-    return uuid7(host.clock.now_us())
-
-
 async def add_token(
     host: Host,
     tx: Transaction,
@@ -82,19 +78,51 @@ async def add_token(
     kind: TokenKind,
     user_id: str | None = None,
     agent_id: str | None = None,
-    scope: Scope = "write",
+    scope: Scope | None = None,
     environment_id: str | None = None,
     expires_at: int | None = None,
     token_id: str | None = None,
     requested_by: Identity,
 ) -> tuple[Token, str]:
     """Do what `create_token` does, in the caller's transaction."""
+    _check_maker(requested_by, kind, user_id)
+    return await insert_token(
+        host,
+        tx,
+        name=name,
+        kind=kind,
+        user_id=user_id,
+        agent_id=agent_id,
+        scope=scope,
+        environment_id=environment_id,
+        expires_at=expires_at,
+        token_id=token_id,
+        requested_by=requested_by,
+    )
+
+
+async def insert_token(
+    host: Host,
+    tx: Transaction,
+    *,
+    name: str,
+    kind: TokenKind,
+    user_id: str | None = None,
+    agent_id: str | None = None,
+    scope: Scope | None = None,
+    environment_id: str | None = None,
+    expires_at: int | None = None,
+    token_id: str | None = None,
+    requested_by: Identity,
+) -> tuple[Token, str]:
+    """Do what `add_token` does for a caller who has seen that `requested_by` may make a token of this kind."""
     clean = clean_name(name)
     now = host.clock.now_us()
     _check_parts(kind, user_id, agent_id, environment_id)
     if expires_at is not None and expires_at <= now:
         raise invalid_field("expires_at", "a time in the future, in µs since the epoch")
-    _check_within(requested_by, kind, user_id, scope, environment_id)
+    scope = scope or ("read" if kind == "agent" else "write")
+    _check_within(requested_by, scope, environment_id)
     owner = None
     if user_id is not None:
         owner = (await locked_user(tx, user_id)).name
@@ -103,7 +131,7 @@ async def add_token(
             raise problem(409, "too_many_tokens", f"A user may have {MAX_TOKENS_PER_USER} tokens; revoke some first.")
     value = f"clv_{kind}_{secret()}"
     row = {
-        "id": token_id or uuid7(now),
+        "id": token_id or new_id(host),
         "hash": digest(value.encode()),
         "kind": kind,
         "name": clean,
@@ -194,12 +222,14 @@ def _check_parts(kind: TokenKind, user_id: str | None, agent_id: str | None, env
         raise invalid_field("environment_id", "no environment with a metrics token")
 
 
-def _check_within(
-    requested_by: Identity, kind: TokenKind, user_id: str | None, scope: Scope, environment_id: str | None
-) -> None:
-    """Raise a 403 unless the new token allows no more than the credential that asks for it."""
+def _check_maker(requested_by: Identity, kind: TokenKind, user_id: str | None) -> None:
+    """Raise a 403 unless the token is the caller's own, or the caller an ADMIN."""
     if requested_by.role is not Role.ADMIN and (kind != "user" or user_id != requested_by.user_id):
         raise forbidden("Only an ADMIN may make tokens for others, for agents and for metrics.")
+
+
+def _check_within(requested_by: Identity, scope: Scope, environment_id: str | None) -> None:
+    """Raise a 403 unless the new token allows no more than the credential that asks for it."""
     if requested_by.scope == "read" and scope != "read":
         raise forbidden("A read token cannot make a write token.")
     if requested_by.environment_id is not None and environment_id != requested_by.environment_id:

@@ -21,11 +21,12 @@ from clavitor_host.host import Host
 from clavitor_host.http import Request
 from clavitor_host.identity import tables, tokens, users
 from clavitor_host.identity.models import SYSTEM, Identity, Resource, Role, User
-from clavitor_host.plugins.frozen import BundleInfo, frozen_set
+from clavitor_host.plugins.frozen import BundleInfo
 from clavitor_host.plugins.models import FrozenPlugin, Plugin
 from clavitor_host.storage.database import Transaction
 from clavitor_host.storage.tables import metadata
 from clavitor_host.testing import Harness, running_app, settings
+from tests.minimal import minimal_set
 
 URL = "https://vault.test"
 PASSWORD = "correct horse battery"
@@ -91,8 +92,8 @@ def variables() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def bundle() -> BundleInfo:
-    """The stock plugins, and one whose answers a test sets."""
-    stock = frozen_set()
+    """The community edition, and a plugin whose answers a test sets."""
+    stock = minimal_set()
     return dataclasses.replace(stock, plugins=(*stock.plugins, FrozenPlugin("policies", Policies)))
 
 

@@ -128,7 +128,7 @@ async def test_a_metrics_token_is_good_for_metrics_only(host: Host, browser: Bro
 
 
 async def test_an_agent_token_reaches_its_environment(host: Host, browser: Browser) -> None:
-    about = {"kind": "agent", "agent_id": "a1", "environment_id": "prod"}
+    about = {"kind": "agent", "agent_id": "a1", "environment_id": "prod", "scope": "write"}
     _, value = await tokens.create_token(host, name="agent", requested_by=SYSTEM, **about)  # type: ignore[arg-type]
     identity = await authenticate(host, a_request(host, (b"authorization", b"Bearer " + value.encode())))
     assert identity == Identity(
@@ -143,6 +143,14 @@ async def test_an_agent_token_reaches_its_environment(host: Host, browser: Brows
     assert (await program.put("/api/entries/one", json={"encrypted_data": "c2VhbGVk"})).status_code == 201
     for path in (ME, "/api/v1/admin/users", "/api/v1/admin/tokens", "/api/v1/admin/audit"):
         assert (await program.get(path)).status_code == 403
+
+
+async def test_an_agent_token_writes_nothing_unless_it_is_said(host: Host, browser: Browser) -> None:
+    made, value = await tokens.create_token(host, name="a", kind="agent", environment_id="prod", requested_by=SYSTEM)
+    assert made.scope == "read"
+    program = await browser(token=value)
+    refused = await program.put("/api/entries/one", json={"encrypted_data": "c2VhbGVk"})
+    assert (refused.status_code, refused.json()["detail"]) == (403, "The token's scope is read.")
 
 
 async def test_plugins_are_asked_about_what_the_host_does_not_know(

@@ -23,6 +23,8 @@ ALLOWED = {
     "entries.write": {"OPERATOR", "ADMIN", "agent"},
     "fleet.read": {"VIEWER", "OPERATOR", "ADMIN"},
     "fleet.write": {"OPERATOR", "ADMIN"},
+    "agents.register": {"OPERATOR", "ADMIN", "agent"},
+    "telemetry.write": {"agent"},
     "users.read": {"OPERATOR", "ADMIN"},
     "users.write": {"ADMIN"},
     "tokens.read": {"VIEWER", "OPERATOR", "ADMIN"},
@@ -72,7 +74,14 @@ def test_an_agent_writes_entries_only_with_scope_write() -> None:
     assert refusal(reader, "entries.write", Resource("entries")) is not None
 
 
-@pytest.mark.parametrize("action", ["entries.read", "entries.write"])
+@pytest.mark.parametrize("action", ["agents.register", "telemetry.write"])
+def test_what_agents_do_for_themselves_needs_no_scope(action: str) -> None:
+    for agent in (AGENT, Identity("agent", "agent:setup", environment_id="prod")):
+        assert refusal(agent._replace(scope="read"), action, Resource("agents")) is None
+    assert refusal(OPERATOR._replace(scope="read"), action, Resource("agents")) is not None
+
+
+@pytest.mark.parametrize("action", ["entries.read", "entries.write", "agents.register", "telemetry.write"])
 def test_an_agent_reaches_its_environment_only(action: str) -> None:
     assert refusal(AGENT, action, Resource("entries", "e", environment_id="prod")) is None
     assert refusal(AGENT, action, Resource("entries", "e", environment_id="test")) is not None
@@ -97,7 +106,7 @@ def test_a_token_tied_to_an_environment_reaches_nothing_else(role: Role) -> None
     tied = Identity("user", "u", role, "u", environment_id="prod")
     free = Identity("user", "u", role, "u")
     for action in ACTIONS:
-        inside = action.startswith(("entries.", "fleet.")) or action == "me"
+        inside = action.startswith(("entries.", "fleet.", "agents.", "telemetry.")) or action == "me"
         if refusal(free, action, Resource("x")) is None:
             assert (refusal(tied, action, Resource("x")) is None) == inside, action
     assert refusal(tied, "entries.read", Resource("entries", "e", environment_id="test")) is not None
