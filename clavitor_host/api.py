@@ -3,14 +3,18 @@
 from clavitor_host import API_VERSION, log
 from clavitor_host.audit.models import AuditEntry, AuditEvent
 from clavitor_host.clock import Clock
-from clavitor_host.endpoint import Endpoint, Parameter, endpoint
+from clavitor_host.config.values import ResolvedBy
+from clavitor_host.endpoint import Endpoint, Parameter, endpoint, parse_body
 from clavitor_host.errors import (
+    BlockedAddress,
     CapExceeded,
     ClavitorError,
     ConfigError,
     Problem,
     StartError,
     StorageUnavailable,
+    Unresolvable,
+    UnusableURL,
     forbidden,
     invalid_field,
     problem,
@@ -19,15 +23,22 @@ from clavitor_host.errors import (
 from clavitor_host.hookspecs import hookimpl
 from clavitor_host.host import Host
 from clavitor_host.http import Reply, Request, json_reply, problem_reply, unmatched_reply
-from clavitor_host.identity.models import Identity, Resource, Role
+from clavitor_host.identity.agent_tokens import add_agent_token, revoke_tokens, valid_tokens
+from clavitor_host.identity.caller import caller, created
+from clavitor_host.identity.ids import new_id
+from clavitor_host.identity.models import Identity, Resource, Role, Scope, Token
+from clavitor_host.identity.names import clean_name, name_key
+from clavitor_host.identity.tokens import add_token
 from clavitor_host.jobs.models import Job, cron, every, worker
 from clavitor_host.metrics import Metrics
+from clavitor_host.outbound.answers import retry_after, status_phrase
 from clavitor_host.plugins.models import AdminPage, Alert, CapsChange, Deployment, HealthCheck, Plugin
 from clavitor_host.storage.database import Database, PointRead, Row, Transaction
 from clavitor_host.storage.leases import Lease
 from clavitor_host.storage.migrations import Migrations
 from clavitor_host.storage.signals import Signals
-from clavitor_host.vault.models import Change
+from clavitor_host.vault.models import Change, EntryChange, EntryChanges
+from clavitor_host.vault.view import VaultView
 from clavitor_host.web.pages.page import Visit, page
 
 __all__ = [
@@ -36,6 +47,7 @@ __all__ = [
     "Alert",
     "AuditEntry",
     "AuditEvent",
+    "BlockedAddress",
     "CapExceeded",
     "CapsChange",
     "Change",
@@ -45,6 +57,8 @@ __all__ = [
     "Database",
     "Deployment",
     "Endpoint",
+    "EntryChange",
+    "EntryChanges",
     "HealthCheck",
     "Host",
     "Identity",
@@ -58,14 +72,25 @@ __all__ = [
     "Problem",
     "Reply",
     "Request",
+    "ResolvedBy",
     "Resource",
     "Role",
     "Row",
+    "Scope",
     "Signals",
     "StartError",
     "StorageUnavailable",
+    "Token",
     "Transaction",
+    "Unresolvable",
+    "UnusableURL",
+    "VaultView",
     "Visit",
+    "add_agent_token",
+    "add_token",
+    "caller",
+    "clean_name",
+    "created",
     "cron",
     "endpoint",
     "every",
@@ -74,10 +99,17 @@ __all__ = [
     "invalid_field",
     "json_reply",
     "log",
+    "name_key",
+    "new_id",
     "page",
+    "parse_body",
     "problem",
     "problem_reply",
+    "retry_after",
+    "revoke_tokens",
+    "status_phrase",
     "unauthorized",
     "unmatched_reply",
+    "valid_tokens",
     "worker",
 ]

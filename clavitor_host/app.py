@@ -58,8 +58,9 @@ from clavitor_host.storage.writer import GroupCommitWriter
 from clavitor_host.vault.metrics import vault_metrics
 from clavitor_host.vault.routes import HOT, HOT_PREFIX
 from clavitor_host.vault.routes import blueprint as vault_routes
+from clavitor_host.vault.view import VaultView
 from clavitor_host.vault.writing import EntryWriter
-from clavitor_host.web import errors, pages
+from clavitor_host.web import bodies, errors, pages
 from clavitor_host.web.gateway import Gateway
 from clavitor_host.web.routing import Route
 from clavitor_host.web.status import report as status
@@ -149,6 +150,7 @@ def create_host(
     host.signals = Signals(host.db, host.clock, host.metrics)
     host.audit = AuditLog(host.writer, host.clock)
     host.entries = EntryWriter(host)
+    host.vault = VaultView(host.db)
     host.cap_counters = {"max_users": count_users}
     host.access_log = config.host.log.access
     token = config.host.metrics_token
@@ -191,6 +193,7 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     web.config["BODY_TIMEOUT"] = None
     web.config["RESPONSE_TIMEOUT"] = None
     web.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # there is no cross-origin use to negotiate
+    bodies.install(web)
     web.extensions[HOST] = host
     for blueprint in (vault_routes, *identity_routes, audit_routes, system_routes, pages.blueprint(host)):
         web.register_blueprint(blueprint)

@@ -30,7 +30,7 @@ The life of a plugin: 1. registered (names, arguments, colours, API range are ch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import pluggy
@@ -275,18 +275,36 @@ async def authenticate(host: Host, request: Request) -> Identity | None:
 # --- caps (licensing.md section 3) ---------------------------------------------------------------------------
 
 
-@hook("policy", "async")
+@hook("policy", "async", timeout=90.0)
 async def assert_within_cap(host: Host, tx: Transaction, limit: str, delta: int, requested_by: str) -> None:
     """Raise `CapExceeded` when `delta` more of `limit` would pass its cap.
 
     Called inside the creating transaction, before its first statement, so that an implementation can take the
-    serialising lock (`tx.lock`) and count. limit: such as `max_users`. requested_by: the audit actor.
+    serialising lock (`tx.lock`) and count; whoever waits for it too long gets the database's own 503.
+    limit: such as `max_users`. requested_by: the audit actor. For a limit on a value (`max_*_retention_days`,
+    `max_jar_retention_count`) `delta` is the value that is asked for, and the refusal a 422; call it only when
+    the value grows. A delta of 0 or less always passes. A limit that the implementation does not know is a 500
+    `unknown_limit`.
     """
 
 
 @hook("contribution", "async")
-async def cap_usage(host: Host, tx: Transaction) -> Mapping[str, int]:
-    """Return `{limit: current}` of what this plugin counts. Called per call, in the transaction that asks."""
+async def cap_usage(host: Host, tx: Transaction, limits: Collection[str]) -> Mapping[str, int]:
+    """Return `{limit: current}` of what this plugin counts. Called per call, in the transaction that asks: only read
+    there, since it may be a snapshot.
+
+    limits: the limits asked for; others may be left out. Of a limit on a value it is the highest value configured.
+    """
+    raise AssertionError
+
+
+@hook("contribution", "async")
+async def cap_values(host: Host, tx: Transaction) -> Mapping[str, Mapping[str, int]]:
+    """Return `{limit: {environment: value}}` of what is configured for each limit on a value that this plugin has
+    (`max_*_retention_days`, `max_jar_retention_count`). Called per call, in the transaction that asks.
+
+    environment: its name, as people know it. value: as it was set, also when the cap in force is lower.
+    """
     raise AssertionError
 
 

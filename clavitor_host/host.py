@@ -7,10 +7,11 @@ the edition, the clock, outbound HTTP, and the moment of shutdown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from clavitor_host import __version__
 from clavitor_host.errors import Problem, unauthorized
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from clavitor_host.storage.database import Database, Transaction
     from clavitor_host.storage.signals import Signals
     from clavitor_host.storage.writer import GroupCommitWriter
+    from clavitor_host.vault.view import VaultView
     from clavitor_host.vault.writing import EntryWriter
 
 Authenticate = Callable[["Host", "Request"], Awaitable["Identity | None"]]
@@ -64,6 +66,7 @@ class Host:
     hooks: Hooks
     edition: Edition
     entries: EntryWriter
+    vault: VaultView
     cap_counters: Mapping[str, Callable[[Transaction], Awaitable[int]]] = MappingProxyType({})
     """What the host itself counts, by limit."""
     admin_pages: Sequence[AdminPage] = ()
@@ -77,6 +80,8 @@ class Host:
         self, *, authenticate: Authenticate, authorize: Authorize, note_refused: NoteRefused, status: Status
     ) -> None:
         self.shutdown = asyncio.Event()
+        self.boot_id = uuid4().hex
+        """Names this start of the server; its workers, and those that replace them, have the same one."""
         self.state: dict[str, Any] = {}
         """What features keep for the life of the app, under their own name."""
         self._authenticate = authenticate
@@ -140,8 +145,9 @@ class Host:
     async def assert_within_cap(self, tx: Transaction, limit: str, delta: int, requested_by: str) -> None:
         """Raise `CapExceeded` when creating `delta` more of `limit` would pass a cap.
 
-        Call it in the creating transaction, before any other statement of it. With no licensing plugin there
-        are no caps. The refusal is audited by whoever raises it.
+        Call it in the creating transaction, before any other statement of it. For a limit on a value `delta` is the
+        value asked for (see the hook). With no licensing plugin there are no caps. The refusal is audited by whoever
+        raises it, when the transaction has ended.
         """
         if self.hooks.has("assert_within_cap"):
             await self.hooks.policy(
@@ -153,10 +159,24 @@ class Host:
         cap: int | None = await self.hooks.first_async("effective_cap", host=self, limit=limit)
         return cap
 
-    async def cap_usage(self, tx: Transaction) -> dict[str, int]:
-        """Return how much of every limit is in use now, counted in the caller's transaction."""
-        usage = {limit: await count(tx) for limit, count in self.cap_counters.items()}
-        for _, counted in await self.hooks.contributions_async("cap_usage", host=self, tx=tx):
-            for limit, current in counted.items():
-                usage[limit] = usage.get(limit, 0) + current
+    async def cap_usage(self, tx: Transaction, limits: Collection[str]) -> dict[str, int]:
+        """Return how much of `limits` is in use now, counted in the caller's transaction.
+
+        What nobody counts is left out. Raises whatever a plugin that counts raises.
+        """
+        usage = {limit: await count(tx) for limit, count in self.cap_counters.items() if limit in limits}
+        for _, counted in await self.hooks.contributions_async("cap_usage", host=self, tx=tx, limits=limits):
+            for limit in counted.keys() & limits:
+                usage[limit] = usage.get(limit, 0) + counted[limit]
         return usage
+
+    async def cap_values(self, tx: Transaction) -> dict[str, dict[str, int]]:
+        """Return `{limit: {environment: value}}` of what is configured for each limit on a value.
+
+        Raises whatever a plugin that tells raises.
+        """
+        values: dict[str, dict[str, int]] = {}
+        for _, told in await self.hooks.contributions_async("cap_values", host=self, tx=tx):
+            for limit, named in told.items():
+                values.setdefault(limit, {}).update(named)
+        return values

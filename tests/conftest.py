@@ -14,9 +14,10 @@ import pytest
 
 from clavitor_host.app import create_host
 from clavitor_host.host import Host
-from clavitor_host.plugins.frozen import BundleInfo, frozen_set
+from clavitor_host.plugins.frozen import BundleInfo
 from clavitor_host.testing import Harness, running_app, settings
 from clavitor_host.testing.postgres import PostgresServer, missing
+from tests.minimal import minimal_set
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,8 +89,8 @@ def both_paths(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def bundle() -> BundleInfo:
-    """The plugins of an unbuilt checkout."""
-    return frozen_set()
+    """The host and the community edition alone."""
+    return minimal_set()
 
 
 @pytest.fixture

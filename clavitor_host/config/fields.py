@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from clavitor_host.config.values import RelativeTo
+from clavitor_host.config.values import RelativeTo, ResolvedBy
 
 KeyPath = tuple[str, ...]
 """Where a key is in `clavitor.toml`, such as `("tls", "cert")`."""
@@ -95,6 +95,11 @@ def path_prefix(key: Key) -> str | None:
     if key.annotation is Path:
         return ""
     return next((mark.prefix for mark in key.info.metadata if isinstance(mark, RelativeTo)), None)
+
+
+def file_names(key: Key) -> ResolvedBy | None:
+    """Return how the files that the value names are found, None when it is no text with file names in it."""
+    return next((mark for mark in key.info.metadata if isinstance(mark, ResolvedBy)), None)
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:

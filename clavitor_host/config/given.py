@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clavitor_host.config.environment import from_text
-from clavitor_host.config.fields import Key, path_prefix
+from clavitor_host.config.fields import Key, file_names, path_prefix
 from clavitor_host.errors import ConfigError
 
 
@@ -36,6 +36,9 @@ class Given(NamedTuple):
                 value = from_text(key, value)
             except ValueError as error:
                 raise ConfigError(f"{key.dotted}: {error} ({self.origin})") from None
+        named = file_names(key)
+        if named is not None and isinstance(value, str):
+            return named.resolve(value, self.base)
         prefix = path_prefix(key)
         if prefix is not None and isinstance(value, str) and value.startswith(prefix) and value != prefix:
             return f"{prefix}{self.base / Path(value.removeprefix(prefix)).expanduser()}"

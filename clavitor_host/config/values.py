@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,6 +15,13 @@ class RelativeTo(NamedTuple):
     """Marks text that names a file after a prefix: it is resolved like a path (see `sources`)."""
 
     prefix: str
+
+
+class ResolvedBy(NamedTuple):
+    """Marks text that names files in its own way: `resolve(text, folder)` returns it with relative names counted from
+    the folder."""
+
+    resolve: Callable[[str, Path], str]
 
 
 class ShownAs(NamedTuple):

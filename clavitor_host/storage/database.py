@@ -61,14 +61,33 @@ class Database:
                 raise
             await tx.commit()
         finally:
-            if tx.committed:
-                await await_callbacks(tx.run_callbacks())
+            await await_callbacks(tx.run_callbacks())
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """Open a transaction that only reads: every query of it sees the same moment.
+
+        It waits for no writer, of this process or another, and holds none up; a write fails. SQLite: on one of the
+        readers. PostgreSQL: REPEATABLE READ, READ ONLY. Raises `StorageUnavailable`, and `RuntimeError` inside another
+        transaction of this task.
+        """
+        self._refuse_nesting()
+        tx = Transaction(self, await self.engine.snapshot())
+        try:
+            with entered(tx):
+                yield tx
+        finally:
+            await tx.rollback()
+            await await_callbacks(tx.run_callbacks())
 
     async def begin(self, *, batch: bool = False) -> Transaction:
         """Open a transaction to be ended by hand. For `transaction()` and the group-commit writer."""
+        self._refuse_nesting()
+        return Transaction(self, await self.engine.begin(batch=batch))
+
+    def _refuse_nesting(self) -> None:
         if self.current() is not None:
             raise RuntimeError("a transaction is open in this task: pass its `tx` on, or use tx.savepoint()")
-        return Transaction(self, await self.engine.begin(batch=batch))
 
     def current(self) -> Transaction | None:
         """Return the open transaction of this task or of the task that started it, if any."""

@@ -58,6 +58,10 @@ class Engine(Protocol):
         """Open a writing transaction; `batch`: short and hot, for the group-commit writer."""
         ...
 
+    async def snapshot(self) -> Session:
+        """Open a reading transaction that sees one moment and waits for no writer."""
+        ...
+
     async def fetch(self, statement: Bound) -> list[Row]:
         """Read outside any transaction."""
         ...

@@ -40,6 +40,7 @@ STATEMENT_TIMEOUT = 60.0
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DURABLE = "; SET LOCAL synchronous_commit TO on"
 _FACTS = (
     "SELECT current_setting('server_encoding') AS encoding, current_setting('synchronous_commit') AS durable,"
@@ -204,6 +205,12 @@ class Engine:
 
     async def begin(self, *, batch: bool) -> Session:
         del batch
+        return await self._open(self._begin)
+
+    async def snapshot(self) -> Session:
+        return await self._open(_SNAPSHOT)
+
+    async def _open(self, begin: str) -> Session:
         connection = self._source.lease()
         try:
             await connection.__aenter__()
@@ -212,7 +219,7 @@ class Engine:
         except DRIVER_ERRORS as error:
             reraise(error)
         try:
-            await connection.raw_connection.execute(self._begin)
+            await connection.raw_connection.execute(begin)
         except DRIVER_ERRORS as error:
             await uninterrupted(_release(connection))
             reraise(error)

@@ -39,6 +39,7 @@ from clavitor_host.storage.errors import (
 )
 from clavitor_host.storage.setwise import Insert, Setwise
 from clavitor_host.storage.shield import uninterrupted
+from clavitor_host.storage.sqlite_snapshot import Reader, SnapshotSession
 from clavitor_host.storage.sqlite_start import explain, prepare
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Engine:
         self._writers = Source(url, factory=WriterConnection, **options)
         self._readers = Source(url, factory=ReaderConnection, **options)
         self._writer: tuple[Connection, KeptConnection] | None = None
-        self._idle: list[tuple[Connection, KeptConnection]] = []
+        self._idle: list[Reader] = []
         self._slots = asyncio.Semaphore(readers)
         self._point: sqlite3.Connection | None = None
         self._identity: tuple[int, int] = (0, 0)
@@ -125,28 +126,25 @@ class Engine:
         return Session(self, connection, kept, batch=batch)
 
     async def fetch(self, statement: Bound) -> list[Row]:
-        if self._closed:
-            raise unavailable("The database is closed.")
-        async with self._slots:
-            try:
-                reader = self._idle.pop() if self._idle else await self._readers.acquire()
-            except (sqlite3.Error, OSError) as error:
-                reraise(error)
-            connection, kept = reader
-            try:
-                rows: list[Row] = await connection.fetch_all(statement)  # type: ignore[arg-type, assignment]
-            except asyncio.CancelledError:
-                kept.sqlite.interrupt()
-                raise
-            except sqlite3.Error as error:
-                if _is_suspect(error):
-                    self._idle, reader = [], None  # type: ignore[assignment]
-                    await uninterrupted(connection.__aexit__())
-                reraise(error)
-            finally:
-                if reader is not None:
-                    await self._give_back(reader)
-            return rows
+        reader = await self._take_reader()
+        connection, kept = reader
+        failure: BaseException | None = None
+        try:
+            rows: list[Row] = await connection.fetch_all(statement)  # type: ignore[arg-type, assignment]
+        except asyncio.CancelledError:
+            kept.sqlite.interrupt()
+            raise
+        except sqlite3.Error as error:
+            failure = error
+            reraise(error)
+        finally:
+            await self._give_back(reader, failure)
+        return rows
+
+    async def snapshot(self) -> SnapshotSession:
+        session = SnapshotSession(await self._take_reader(), self._give_back)
+        await session.begin()
+        return session
 
     async def point(self, statement: Bound, args: Sequence[Any]) -> Sequence[Any] | None:
         if self._point is None:
@@ -197,11 +195,31 @@ class Engine:
         if isinstance(error, sqlite3.Error) and _is_suspect(error):
             self._identity = (0, 0)
 
-    async def _give_back(self, reader: tuple[Connection, KeptConnection]) -> None:
+    async def _take_reader(self) -> Reader:
         if self._closed:
-            await uninterrupted(reader[0].__aexit__())
-        else:
-            self._idle.append(reader)
+            raise unavailable("The database is closed.")
+        await self._slots.acquire()
+        try:
+            return self._idle.pop() if self._idle else await self._readers.acquire()
+        except (sqlite3.Error, OSError) as error:
+            self._slots.release()
+            reraise(error)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def _give_back(self, reader: Reader, failure: BaseException | None) -> None:
+        """Take a reader back, and close it when the database is, or when the file went wrong."""
+        try:
+            suspect = isinstance(failure, sqlite3.Error) and _is_suspect(failure)
+            if suspect:
+                self._idle = []
+            if suspect or self._closed:
+                await uninterrupted(reader[0].__aexit__())
+            else:
+                self._idle.append(reader)
+        finally:
+            self._slots.release()
 
     async def _usable_writer(self) -> tuple[Connection, KeptConnection]:
         if self._closed:

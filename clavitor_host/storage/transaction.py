@@ -51,6 +51,7 @@ class Transaction:
         self._deferred: list[tuple[Deferred, Mapping[str, Any]]] = []
         self._before_commit: list[tuple[BeforeCommit, Any]] = []
         self._after_commit: list[AfterCommit] = []
+        self._after_end: list[AfterCommit] = []
         self._in_doubt: list[Callable[[], None]] = []
         self._failure: BaseException | None = None
         self._savepoints = 0
@@ -161,6 +162,11 @@ class Transaction:
         """Run `callback` once this transaction is committed; never when it is not. Its errors are logged."""
         self._after_commit.append(callback)
 
+    def after_end(self, callback: AfterCommit) -> None:
+        """Run `callback` once this transaction has ended, committed or not, after `after_commit`: for what must be
+        recorded either way, in a transaction of its own. No savepoint undoes it. Its errors are logged."""
+        self._after_end.append(callback)
+
     def in_doubt(self, callback: Callable[[], None]) -> None:
         """Run `callback`, which must not raise, when the commit ends as `OutcomeUnknown`."""
         self._in_doubt.append(callback)
@@ -231,13 +237,13 @@ class Transaction:
         await self._session.rollback()
 
     def run_callbacks(self) -> list[Awaitable[None]]:
-        """Call what waits for the commit, in order, and return what there is still to await."""
+        """Call what waits for the end, in order, and return what there is still to await."""
         waiting: list[Awaitable[None]] = []
-        for callback in self._after_commit:
+        for callback in (*(self._after_commit if self.committed else ()), *self._after_end):
             try:
                 outcome = callback()
-            except Exception:  # noqa: BLE001 - the write is committed, whatever they do
-                logger.exception("A callback after a commit failed")
+            except Exception:  # noqa: BLE001 - the transaction has ended, whatever they do
+                logger.exception("A callback after a transaction failed")
             else:
                 if inspect.isawaitable(outcome):
                     waiting.append(outcome)
@@ -265,5 +271,5 @@ async def await_callbacks(waiting: Sequence[Awaitable[None]]) -> None:
     for awaitable in waiting:
         try:
             await awaitable
-        except Exception:  # noqa: BLE001 - the write is committed, whatever they do
-            logger.exception("A callback after a commit failed")
+        except Exception:  # noqa: BLE001 - the transaction has ended, whatever they do
+            logger.exception("A callback after a transaction failed")

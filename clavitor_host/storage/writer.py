@@ -146,14 +146,20 @@ class GroupCommitWriter:
                     outcome = await apply(tx, [batch[position].op for position in positions])
                     for position, result in zip(positions, outcome, strict=True):
                         results[position] = result
-        except BaseException:
-            await tx.rollback()
+            await tx.commit()
+        except BaseException as error:
+            if not tx.closed:
+                await tx.rollback()
+            if len(batch) == 1 or isinstance(error, StorageUnavailable):  # otherwise each runs again, alone
+                self._call_back(tx)
             raise
-        await tx.commit()
+        self._call_back(tx)
+        return results
+
+    def _call_back(self, tx: Transaction) -> None:
         waiting = tx.run_callbacks()
         if waiting:
             self._callbacks.put_nowait(waiting)
-        return results
 
     async def _call(self) -> None:
         """Await what callbacks left to await, batch after batch, so that a slow one holds up no commit."""

@@ -65,10 +65,19 @@ class Harness:
 
 @asynccontextmanager
 async def running_app(
-    config: Config, bundle: BundleInfo, *, hot_routes: bool = True, clock: Clock | None = None
+    config: Config,
+    bundle: BundleInfo,
+    *,
+    hot_routes: bool = True,
+    clock: Clock | None = None,
+    boot_id: str | None = None,
 ) -> AsyncIterator[Harness]:
-    """Start an app in this process and stop it in the end. Every app has its own host; several may run at once."""
+    """Start an app in this process and stop it in the end. Every app has its own host; several may run at once.
+
+    boot_id: of an earlier one, to be another worker of the same start.
+    """
     app = create_host(config, bundle, clock=clock)
+    app.host.boot_id = boot_id or app.host.boot_id
     web = around(app, hot_routes=hot_routes)
     async with AsyncExitStack() as stack, web.test_app():
         yield Harness(app, web, stack)

@@ -223,6 +223,30 @@ async def test_after_commit_runs_only_after_a_commit(database: Database, things:
     assert ran == ["sync", 1]
 
 
+async def test_after_end_runs_after_a_commit_and_after_a_rollback_outside_the_transaction(
+    database: Database, things: sa.Table
+) -> None:
+    async def note(key: str) -> None:
+        assert database.current() is None
+        async with database.transaction() as tx:  # on SQLite it would wait for the other one for ever
+            await tx.execute(sa.insert(things).values(key=key))
+
+    async with database.transaction() as tx:
+        tx.after_end(lambda: note("committed"))
+        with pytest.raises(ZeroDivisionError):
+            async with tx.savepoint():
+                tx.after_end(lambda: note("savepoint"))
+                raise ZeroDivisionError
+        assert await tx.fetch_val(COUNT) == 0
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as tx:
+            await tx.execute(sa.insert(things).values(key="never"))
+            tx.after_end(lambda: note("rolled back"))
+            raise ZeroDivisionError
+    rows = await database.fetch_all("SELECT key FROM things ORDER BY key")
+    assert [row["key"] for row in rows] == ["committed", "rolled back", "savepoint"]
+
+
 async def test_a_deferred_row_that_fails_rolls_everything_back(database: Database, things: sa.Table) -> None:
     await database.execute(sa.insert(things).values(key="a"))
     with pytest.raises(UniqueViolation):

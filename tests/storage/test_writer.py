@@ -244,6 +244,30 @@ async def test_callbacks_run_in_order_after_the_commit_and_hold_up_no_commit(
     assert ran == ["a", "b", "c", "slow a", "slow b", "slow c"]
 
 
+async def test_after_end_runs_once_an_operation_also_when_its_batch_was_taken_apart(
+    database: Database, writer: GroupCommitWriter, things: sa.Table
+) -> None:
+    ran: list[str] = []
+    begun = asyncio.Event()
+
+    async def apply(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
+        begun.set()
+        for key in keys:
+            tx.after_end(lambda key=key: ran.append(key))  # type: ignore[misc]
+            if key == "bad":
+                raise ValueError(key)
+            tx.defer(things, {"key": key})
+        return list(keys)
+
+    first = asyncio.create_task(writer.submit(apply, "first"))
+    await begun.wait()  # the others queue meanwhile, and share a batch
+    results = await asyncio.gather(*[writer.submit(apply, key) for key in ("a", "bad", "b")], return_exceptions=True)
+    await first
+    assert [type(result).__name__ for result in results] == ["str", "ValueError", "str"]
+    await writer.stop()
+    assert sorted(ran) == ["a", "b", "bad", "first"]
+
+
 async def test_large_batches_are_written_whole(database: Database, writer: GroupCommitWriter, things: sa.Table) -> None:
     async def apply(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
         for key in keys:

@@ -32,11 +32,10 @@ OWN = (
     Entry("Audit", "/admin/audit", "audit.read", picture="audit"),
     Entry("Plugins", "/admin/plugins", "plugins.read", picture="plugins"),
 )
-_WRITES = ("users.write", "tokens.write", "me.write")
 
 
 class Access(NamedTuple):
-    """What one visitor may do, as far as pages ask, and the entries they see."""
+    """What one visitor may do, as far as pages ask: the action of each entry, and the writing that belongs to it."""
 
     allowed: frozenset[str] = frozenset()
     entries: Sequence[Entry] = ()
@@ -46,7 +45,7 @@ async def access(host: Host, identity: Identity) -> Access:
     """Return what a visitor may do. Nothing is audited: they have not tried it yet."""
     added = [Entry(page.title, page.path, page.action, icon=page.icon) for page in host.admin_pages]
     entries = [*OWN, *added]
-    actions = {entry.action for entry in entries} | set(_WRITES)
+    actions = {f"{entry.action.partition('.')[0]}.write" for entry in entries} | {entry.action for entry in entries}
     allowed = frozenset([action for action in actions if await may(host, identity, action)])
     return Access(allowed, [entry for entry in entries if entry.action in allowed])
 

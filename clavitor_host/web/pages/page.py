@@ -26,6 +26,7 @@ from clavitor_host.web.pages.forms import local_path, read_form
 from clavitor_host.web.pages.navigation import Access, access
 from clavitor_host.web.pages.notices import NOTICES
 from clavitor_host.web.pages.render import error_page, respond
+from clavitor_host.web.pages.sealing import seal, unseal
 
 _SECRET_FIELDS = frozenset({"password", "current_password", "new_password", "repeat_password", "csrf_token", "token"})
 _URL_SAFE = "/?&=%:@!$'()*+,;~-._"
@@ -81,6 +82,14 @@ class Visit:
     def may(self, action: str) -> bool:
         """Whether the visitor may do something, so that the page offers it."""
         return action in self.access.allowed
+
+    def seal(self, text: str) -> str:
+        """Return a text for a hidden field of a form, unreadable for whoever sees the page; `unseal` reads it."""
+        return seal(text, session_cookie(self.request) or "")
+
+    def unseal(self, sealed: str) -> str:
+        """Return what `seal` was given in the same session. Raises a 400 for anything else."""
+        return unseal(sealed, session_cookie(self.request) or "")
 
     async def form(self) -> Mapping[str, str]:
         """Return the fields of the form that was sent."""

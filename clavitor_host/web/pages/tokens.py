@@ -14,6 +14,7 @@ from clavitor_host.errors import Problem, invalid_field
 from clavitor_host.host import Host
 from clavitor_host.identity import tokens
 from clavitor_host.identity.caller import known_id, query_id
+from clavitor_host.identity.ids import new_id
 from clavitor_host.identity.models import Resource, Role, Scope, Token, TokenKind
 from clavitor_host.identity.routes_tokens import NO_OWNER
 from clavitor_host.identity.users import get_user, get_user_by_name
@@ -72,7 +73,7 @@ async def new_token(visit: Visit) -> quart.Response:
         "token_new.html",
         kind=kind if kind in KINDS and makes_all else "user",
         kinds=list(KINDS.items()) if makes_all else [],
-        token_id=visit.values.get("token_id") or tokens.new_token_id(visit.host),
+        token_id=visit.values.get("token_id") or new_id(visit.host),
         owner=visit.request.query.get("owner", visit.identity.actor),
         expiries=list(EXPIRIES.items()),
     )
