@@ -1,0 +1,60 @@
+"""What a client can act on: one exception each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clavitor_host.errors import ClavitorError
+
+
+class ClientError(ClavitorError):
+    """Base of every error of a client."""
+
+
+class ServerUnavailable(ClientError):
+    """Nobody answered, or the server cannot work just now: the same may be tried again. `retry_after`: seconds, when
+    the server says so."""
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Refused(ClientError):
+    """The server refuses: trying the same again is no use. `code`: the problem's stable word; `body`: all of it."""
+
+    def __init__(self, status: int, code: str, detail: str, body: Mapping[str, Any]) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.body = body
+
+
+class Unauthorized(Refused):
+    """401: the token is revoked, expired or wrong."""
+
+
+class Forbidden(Refused):
+    """403."""
+
+
+class CapReached(Forbidden):
+    """403: the license allows no more. `body` has `limit`, `current`, `cap` and `message`."""
+
+
+class NotFound(Refused):
+    """404."""
+
+
+class Conflict(Refused):
+    """409 or 412."""
+
+
+def refusal(status: int, body: Mapping[str, Any]) -> Refused:
+    """Return the error for a problem+json answer."""
+    code, detail = str(body.get("code", "")), str(body.get("detail", ""))
+    kinds: dict[int, type[Refused]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 412: Conflict}
+    kind = CapReached if code == "license_cap_reached" else kinds.get(status, Refused)
+    return kind(status, code, detail, body)
