@@ -79,7 +79,7 @@ def _in_order(lock: Lock, found: Iterable[Wheel]) -> list[Wheel]:
 
 def _graph(manifest: Manifest, every: Iterable[Wheel]) -> dict[str, list[str]]:
     by_name = {wheel.name: wheel for wheel in every}
-    graph = requirements.dependencies(by_name, [HOST, *(plugin.distribution for plugin in manifest.plugins)])
+    graph = requirements.dependencies(by_name, {HOST: (), **manifest.extras})
     requirements.check_forbidden(manifest, graph)
     unused = sorted(by_name.keys() - graph.keys())
     if unused:

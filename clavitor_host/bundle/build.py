@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clavitor_host import __version__
-from clavitor_host.bundle import archive, beside, provenance, requirements, sbom
+from clavitor_host.bundle import archive, beside, provenance, sbom
 from clavitor_host.bundle.assemble import Assembled, assemble, between, check_strings, fetched_wheels
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.frozen import FrozenManifest
 from clavitor_host.bundle.lock import Lock, check_fresh
 from clavitor_host.bundle.manifest import Manifest, label
-from clavitor_host.bundle.resolve import HOST, local_distributions, pinned_plugins
+from clavitor_host.bundle.resolve import HOST, local_distributions, lock_inputs
 from clavitor_host.bundle.tools import check_tools
 from clavitor_host.bundle.workplace import workplace
 
@@ -66,8 +66,7 @@ def build(manifest: Manifest, lock: Lock, out_dir: Path, progress: Progress, war
         with ThreadPoolExecutor(1) as beside_us:  # unpacking needs another core, and no lock of the interpreter
             fetching = beside_us.submit(fetched_wheels, lock, between(progress, 0, 30))
             here = local_distributions(manifest, warn)
-            wanted = requirements.inputs([item.wheel for item in here], pinned_plugins(manifest))
-            check_fresh(manifest, lock, [item.locked for item in here], wanted)
+            check_fresh(manifest, lock, [item.locked for item in here], lock_inputs(manifest, here))
             fetched = fetching.result()
         assembled = assemble(manifest, lock, here, fetched, between(progress, 30, 70))
         with workplace(out_dir) as place:

@@ -29,7 +29,7 @@ NAME = 10
 BYTECODE = 80
 """Shortest function, in bytes of bytecode, that tells something."""
 
-_COMMONPLACE = re.compile(rb"(from\s+\S+\s+)?import\s|@|#!|# coding|__all__|if TYPE_CHECKING|def __")
+_COMMONPLACE = re.compile(rb"(from\s+\S+\s+)?import\s|@|#!|# coding|__all__|if TYPE_CHECKING|def __|sa\.Column\(")
 _WORD = re.compile(rb"[A-Za-z_]\w+")
 _LITERAL = re.compile(rb"\"([^\"\n]{12,})\"|'([^'\n]{12,})'")
 _FIELD = re.compile(rb"\{[^}]*\}")
@@ -117,9 +117,9 @@ def distinctive_lines(data: bytes) -> Iterator[bytes]:
             yield line
 
 
-def functions_of(source: Path) -> set[Bytecode]:
-    """Return the bytecode of every function of a source file."""
-    compiled = _compiled(source.read_bytes())
+def functions_of(source: bytes) -> set[Bytecode]:
+    """Return the bytecode of every function of a source."""
+    compiled = _compiled(source)
     return {(code.co_code, code.co_names) for code in walk(compiled[1])} if compiled else set()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,12 +22,13 @@ FOLDER = "bundles"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR|WITH) [A-Za-z0-9][A-Za-z0-9.+-]*)*")
-_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^]]*\])? *==[^=*,;]+")
+_PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[(?P<extras>[^]]*)\])? *==(?P<version>[^=*,;]+)")
+_EXTRA = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SOURCES = ("path", "wheel", "requirement")
 _KEYS = {
     "": ("extends", "bundle", "plugins", "forbid"),
     "bundle": ("name", "edition", "license", "extends"),
-    "plugin": (*_SOURCES, "module", "optional"),
+    "plugin": (*_SOURCES, "module", "optional", "extras"),
     "forbid": ("distributions", "strings"),
 }
 
@@ -37,6 +38,7 @@ class PluginSource(NamedTuple):
 
     `kind` says what `value` is: a folder or a wheel, as written in the manifest (`file` is where that lies), or a
     pinned requirement for the package index. `module` holds the plugin's class; `optional`: its failure quarantines it.
+    `extras`: those asked of it, wherever the manifest says so, normalised and sorted.
     """
 
     distribution: str
@@ -45,6 +47,17 @@ class PluginSource(NamedTuple):
     file: Path | None
     module: str
     optional: bool
+    extras: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The distribution with its extras: `acme-plugin[extra]`."""
+        return with_extras(self.distribution, self.extras)
+
+    @property
+    def pinned(self) -> str | None:
+        """The requirement of a plugin that comes from a package index, in one form however it was written."""
+        return f"{self.asked}=={self.value.partition('==')[2].strip()}" if self.kind == "requirement" else None
 
 
 class Forbid(NamedTuple):
@@ -77,6 +90,11 @@ class Manifest(NamedTuple):
     def label(self) -> str:
         """The manifest as a person names it: `bundles/community.toml`."""
         return label(self.file)
+
+    @property
+    def extras(self) -> dict[str, tuple[str, ...]]:
+        """The extras asked of each plugin, by its distribution."""
+        return {plugin.distribution: plugin.extras for plugin in self.plugins}
 
     @property
     def lock_file(self) -> Path:
@@ -117,6 +135,11 @@ def load(name_or_path: str | Path, root: Path | None = None) -> Manifest:
     return _load(file.resolve(), root, ())
 
 
+def with_extras(distribution: str, extras: Collection[str]) -> str:
+    """Return a distribution with its extras, as a requirement names them."""
+    return f"{distribution}[{','.join(sorted(extras))}]" if extras else distribution
+
+
 def label(file: Path) -> str:
     """Return a manifest's or lock's file name, with its folder when that is `bundles`."""
     return f"{FOLDER}/{file.name}" if file.parent.name == FOLDER else file.name
@@ -136,12 +159,12 @@ def _load(file: Path, checkout_root: Path, extending: tuple[Path, ...]) -> Manif
         base = _load(_base(file, extends, checkout_root), checkout_root, (*extending, file))
     root = file.parent.parent if file.parent.name == FOLDER else file.parent
     forbid = _forbid(where, document)
-    own = [_plugin(where, root, name, value) for name, value in _table(where, document, "plugins", base).items()]
+    plugins = _plugins(where, root, _table(where, document, "plugins", base), base)
     manifest = Manifest(
         name=_field(where, bundle, "name", None),
         edition=_field(where, bundle, "edition", base and base.edition),
         license=_field(where, bundle, "license", base and base.license),
-        plugins=(*(base.plugins if base else ()), *own),
+        plugins=plugins,
         forbid=forbid if base is None else Forbid(*(_union(*pair) for pair in zip(base.forbid, forbid, strict=True))),
         file=file,
         root=root,
@@ -207,6 +230,22 @@ def _base(file: Path, name: str, checkout_root: Path) -> Path:
     )
 
 
+def _plugins(where: str, root: Path, tables: Mapping[str, Any], base: Manifest | None) -> tuple[PluginSource, ...]:
+    """Return the plugins of what a manifest extends, with the extras that it adds to them, and then its own."""
+    inherited = {plugin.distribution: plugin for plugin in base.plugins} if base else {}
+    own = []
+    for name, table in tables.items():
+        if base is None or not isinstance(table, dict) or table.keys() != {"extras"}:
+            own.append(_plugin(where, root, name, table))
+        elif name in inherited:
+            inherited[name] = _adding(inherited[name], _extras(where, f"plugins.{name}.extras", table["extras"]))
+        else:
+            raise BundleError(
+                f"{where}: plugins.{name}: {base.label} has no such plugin to add extras to{_nearest(name, inherited)}"
+            )
+    return (*inherited.values(), *own)
+
+
 def _plugin(where: str, root: Path, name: str, table: Any) -> PluginSource:
     key = f"plugins.{name}"
     if not _NAME.fullmatch(name):
@@ -224,16 +263,19 @@ def _plugin(where: str, root: Path, name: str, table: Any) -> PluginSource:
     module = _text(where, f"{key}.module", table.get("module", name.replace("-", "_") + ".plugin"))
     if not _MODULE.fullmatch(module):
         raise BundleError(f"{where}: {key}.module: {module!r} is not the name of a module")
-    return _located(where, root, PluginSource(name, kinds[0], value, None, module, optional))  # type: ignore[arg-type]
+    extras = _extras(where, f"{key}.extras", table.get("extras", []))
+    plugin = PluginSource(name, kinds[0], value, None, module, optional)  # type: ignore[arg-type]
+    return _adding(_located(where, root, plugin), extras)
 
 
 def _located(where: str, root: Path, plugin: PluginSource) -> PluginSource:
     key = f"plugins.{plugin.distribution}.{plugin.kind}"
     if plugin.kind == "requirement":
-        written = re.split(r"[\[= ]", plugin.value, maxsplit=1)[0]
-        if not _PINNED.fullmatch(plugin.value) or normalized(written) != plugin.distribution:
+        pinned = _PINNED.fullmatch(plugin.value)
+        if pinned is None or normalized(pinned["name"]) != plugin.distribution:
             raise BundleError(f'{where}: {key}: expected "{plugin.distribution}==<version>", found "{plugin.value}"')
-        return plugin
+        written = (pinned["extras"] or "").strip()
+        return _adding(plugin, _extras(where, key, [extra.strip() for extra in written.split(",")] if written else []))
     file = root / plugin.value
     if plugin.kind == "wheel":
         if file.suffix != ".whl" or not file.is_file():
@@ -243,6 +285,20 @@ def _located(where: str, root: Path, plugin: PluginSource) -> PluginSource:
     elif not (file / "pyproject.toml").is_file():
         raise BundleError(f"{where}: {key}: {plugin.value} has no pyproject.toml")
     return plugin._replace(file=file.resolve())
+
+
+def _extras(where: str, key: str, values: Any) -> list[str]:
+    """Return the names of extras in their one canonical form (PEP 685)."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise BundleError(f"{where}: {key}: expected a list of extras, by name")
+    for value in values:
+        if not _EXTRA.fullmatch(value):
+            raise BundleError(f"{where}: {key}: {value!r} is not the name of an extra")
+    return [normalized(value) for value in values]
+
+
+def _adding(plugin: PluginSource, extras: Iterable[str]) -> PluginSource:
+    return plugin._replace(extras=tuple(sorted({*plugin.extras, *extras})))
 
 
 def _forbid(where: str, document: Mapping[str, Any]) -> Forbid:

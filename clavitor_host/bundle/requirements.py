@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from clavitor_host.bundle.errors import BundleError
-from clavitor_host.bundle.manifest import Manifest
+from clavitor_host.bundle.manifest import Manifest, with_extras
 from clavitor_host.bundle.names import normalized
 from clavitor_host.bundle.wheels import Wheel
 
@@ -31,33 +31,52 @@ def applying(wheel: Wheel, extras: Iterable[str] = ()) -> Iterator[Requirement]:
             yield requirement
 
 
-def inputs(local: Iterable[Wheel], pinned: Iterable[str]) -> tuple[str, ...]:
-    """Return what has to come from a package index: what local wheels require, and pinned plugins. Sorted.
+def inputs(local: Iterable[Wheel], pinned: Iterable[str], extras: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """Return what a lock is made of: the extras asked, what local wheels require with them, and pinned plugins. Sorted.
 
-    Raises BundleError for one of our own distributions that nobody put into the bundle.
+    extras: those asked of each distribution. Raises BundleError for one of our own distributions that nobody put into
+    the bundle.
     """
     from packaging.requirements import Requirement
 
     wheels = {wheel.name: wheel for wheel in local}
     given = {normalized(Requirement(text).name) for text in pinned}
-    found = set(pinned)
-    for wheel in wheels.values():
-        for requirement in applying(wheel):
+    found = {*pinned, *(with_extras(name, extras[name]) for name in wheels if extras.get(name))}
+    asked = {name: set(extras.get(name, ())) for name in wheels}
+    todo = list(wheels)
+    while todo:
+        wheel = wheels[todo.pop()]
+        for requirement in applying(wheel, asked[wheel.name]):
             name = normalized(requirement.name)
-            if name in wheels or name in given:
-                continue
-            if name.startswith(OURS):
-                raise BundleError(f"{wheel.name} requires {name}, which is not in [plugins]")
             requirement.marker = None
-            found.add(str(requirement))
+            if name in wheels:
+                if not requirement.extras <= asked[name]:
+                    asked[name] |= requirement.extras
+                    todo.append(name)
+            elif name in given:
+                found |= {str(requirement)} if requirement.extras else set()
+            elif name.startswith(OURS):
+                raise BundleError(f"{wheel.name} requires {name}, which is not in [plugins]")
+            else:
+                found.add(str(requirement))
     return tuple(sorted(found))
 
 
-def dependencies(wheels: Mapping[str, Wheel], roots: Iterable[str]) -> dict[str, list[str]]:
-    """Return `{distribution: what it requires}` for all that the roots reach. Raises BundleError for what is missing
-    from `wheels`, or is there in another version than is required."""
+def check_extras(manifest: Manifest, wheels: Mapping[str, Wheel]) -> None:
+    """Refuse an extra that a plugin does not have, of the plugins that are among these wheels. Raises BundleError."""
+    for plugin in manifest.plugins:
+        known = wheels[plugin.distribution].extras if plugin.distribution in wheels else plugin.extras
+        for extra in plugin.extras:
+            if extra not in known:
+                there = f"there are: {', '.join(known)}" if known else "it has none"
+                raise BundleError(f"{manifest.label}: plugins.{plugin.distribution}: no extra {extra} ({there})")
+
+
+def dependencies(wheels: Mapping[str, Wheel], roots: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Return `{distribution: what it requires}` for all that the roots reach, with the extras asked of each. Raises
+    BundleError for what is missing from `wheels`, or is there in another version than is required."""
     graph: dict[str, set[str]] = {}
-    extras: dict[str, set[str]] = {}
+    extras = {name: set(asked) for name, asked in roots.items()}
     todo = list(roots)
     while todo:
         name = todo.pop()
@@ -74,7 +93,7 @@ def dependencies(wheels: Mapping[str, Wheel], roots: Iterable[str]) -> dict[str,
                 wanted |= requirement.extras
                 todo.append(target)
                 graph.setdefault(target, set())
-            known.add(target)
+            known |= {target} - {name}  # extras may be made of one another
     return {name: sorted(targets) for name, targets in sorted(graph.items())}
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from clavitor_host.bundle import index, local, requirements, wheels
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.lock import Lock, LockedDistribution, read_or_none
-from clavitor_host.bundle.manifest import Manifest, checkout
+from clavitor_host.bundle.manifest import Manifest, checkout, with_extras
 from clavitor_host.bundle.names import normalized
 from clavitor_host.bundle.wheels import Wheel
 
@@ -63,7 +63,12 @@ def local_plugins(manifest: Manifest, warn: Warn) -> list[Local]:
 
 def pinned_plugins(manifest: Manifest) -> list[str]:
     """Return the plugins that come from a package index, as requirements."""
-    return [plugin.value for plugin in manifest.plugins if plugin.kind == "requirement"]
+    return [plugin.pinned for plugin in manifest.plugins if plugin.pinned is not None]
+
+
+def lock_inputs(manifest: Manifest, here: Iterable[Local]) -> tuple[str, ...]:
+    """Return what the lock of a manifest is made of, now. Raises BundleError."""
+    return requirements.inputs([item.wheel for item in here], pinned_plugins(manifest), manifest.extras)
 
 
 class Resolver:
@@ -83,7 +88,8 @@ class Resolver:
         the lock there is. A package index is asked only when what is required changed.
         """
         here = [self._host, *local_plugins(manifest, self._warn)]
-        wanted = requirements.inputs([item.wheel for item in here], pinned_plugins(manifest))
+        requirements.check_extras(manifest, {item.wheel.name: item.wheel for item in here})
+        wanted = lock_inputs(manifest, here)
         known = [] if upgrade else [lock for lock in map(read_or_none, _family(manifest)) if lock is not None]
         fetched = next((lock.fetched for lock in known if _still_right(lock, wanted, self._tested)), None)
         if fetched is None:
@@ -107,12 +113,14 @@ def _fetched(
         for item in here:
             file = Path(place, item.locked.wheel)
             file.write_bytes(item.data)
-            lines.append(f"{item.locked.name} @ {file.as_uri()}")
+            asked = with_extras(item.locked.name, manifest.extras.get(item.locked.name, ()))
+            lines.append(f"{asked} @ {file.as_uri()}")
         every = index.resolve([*lines, *pinned_plugins(manifest)], constraints, Path(place, "wheels"), progress)
         found = [(file.name, file.read_bytes()) for file in every]
     read = {wheel.name: wheel for wheel in (wheels.read(name, data) for name, data in found)}
     everything = read | {item.locked.name: item.wheel for item in here}
-    roots = [*ours, *(plugin.distribution for plugin in manifest.plugins)]
+    requirements.check_extras(manifest, everything)
+    roots = {HOST: (), **manifest.extras}
     requirements.check_forbidden(manifest, requirements.dependencies(everything, roots))
     for wheel in read.values():
         pin = tested.get(wheel.name)

@@ -57,6 +57,11 @@ class Wheel(NamedTuple):
         """Its requirements, as its metadata has them."""
         return tuple(self.metadata.get_all("Requires-Dist", ()))
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras that it has, normalised and sorted."""
+        return tuple(sorted({normalized(name) for name in self.metadata.get_all("Provides-Extra", ())}))
+
 
 def cache_folder(kind: str) -> Path:
     """Return the folder where things of a kind ("wheels", "pyc") are kept between runs; it need not exist."""

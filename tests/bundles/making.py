@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import tomllib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -60,9 +62,15 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def plugin_folder(
-    folder: Path, name: str = "acme", *, source: str = PLUGIN, requires: Sequence[str] = ("clavitor-host>=1.0",)
+    folder: Path,
+    name: str = "acme",
+    *,
+    source: str = PLUGIN,
+    requires: Sequence[str] = ("clavitor-host>=1.0",),
+    extras: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Make a third party's plugin as its author has it: a project of its own, built by hatchling."""
+    optional = "".join(f"{extra!r} = {list(texts)!r}\n" for extra, texts in (extras or {}).items())
     pyproject = f"""\
 [project]
 name = "clavitor-{name}"
@@ -71,6 +79,8 @@ license = "MIT"
 requires-python = ">=3.11"
 dependencies = {list(requires)!r}
 
+[project.optional-dependencies]
+{optional}
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
@@ -82,17 +92,35 @@ packages = ["clavitor_{name}"]
     return write(folder, {"pyproject.toml": pyproject, **package})
 
 
-def stock(shelf: Path) -> None:
-    """Put every wheel of the community lock on a shelf: the real ones, from the user's cache or index."""
+@contextmanager
+def outside() -> Iterator[None]:
+    """For a while, the user's own index and cache."""
     with mock.patch.dict(os.environ):
         for name, value in OUTSIDE.items():
             os.environ.pop(name, None)
             os.environ |= {} if value is None else {name: value}
+        yield
+
+
+def stock(shelf: Path) -> None:
+    """Put every wheel of the community lock on a shelf: the real ones, from the user's cache or index."""
+    with outside():
         fetched = lock.read(manifest.load("community")).fetched
         kept = {item: wheels.cached(item.wheel, item.sha256) for item in fetched}
         new = index.fetch([item for item in fetched if kept[item] is None], lambda done, total: None)
     for item in fetched:
         (shelf / item.wheel).write_bytes(kept[item] or new[item.name])
+
+
+def shelve_tested(shelf: Path, *names: str) -> dict[str, str]:
+    """Put more wheels on a shelf, and what they require, in the versions of uv.lock; return all of those versions."""
+    packages = tomllib.loads((manifest.checkout() / "uv.lock").read_text("utf-8"))["package"]
+    versions = {package["name"]: package["version"] for package in packages if "registry" in package["source"]}
+    with outside():
+        index.resolve(
+            names, [f"{name}=={version}" for name, version in versions.items()], shelf, lambda done, total: None
+        )
+    return versions
 
 
 def wheel(

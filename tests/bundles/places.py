@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from clavitor_licensing.domain.limits import LIMITS
+from clavitor_licensing_testing.support import GOOD, TENANT, private_key, public_pem, signed
 
 from clavitor_host.testing.postgres import PostgresServer
 from clavitor_host.testing.process import ServerProcess
@@ -38,7 +41,7 @@ KEEPER = "keeper"
 
 EMPTIED = (
     *("entries", "vault_head", "audit_log", "audit_head", "audit_checkpoints", "users", "tokens", "sessions"),
-    *("login_failures", "oidc_logins", "setup_tokens"),
+    *("entry_departures", "login_failures", "oidc_logins", "setup_tokens"),
 )
 """Tables that tests fill. Leases, job runs and schema versions stay: the running server relies on them."""
 
@@ -84,7 +87,9 @@ def _tests(folder: Path) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def _marks(function: Callable[..., Any]) -> set[str]:
-    return {mark.name for mark in getattr(function, "pytestmark", ())}
+    of_module = getattr(import_module(function.__module__), "pytestmark", ())
+    marks = [*getattr(function, "pytestmark", ()), *(of_module if isinstance(of_module, list | tuple) else [of_module])]
+    return {mark.name for mark in marks}
 
 
 def _parametrized(function: Callable[..., Any]) -> list[Any]:
@@ -177,10 +182,22 @@ def running(folder: Path, command: Command, kind: str) -> Iterator[Place]:
     """Start a server on a fresh database of `kind`, `sqlite` or `postgresql`; it has one administrator, `KEEPER`."""
     with ExitStack() as stack:
         url = stack.enter_context(fresh_database()) if kind == "postgresql" else None
-        server = stack.enter_context(ServerProcess(folder, program=command, database_url=url))
+        server = stack.enter_context(ServerProcess(folder, program=command, database_url=url, environ=licensed()))
         token = _keepers_token(server)
         empty = _emptied_sqlite(server.data_dir / "vault.db") if url is None else _emptied_postgresql(url)
         yield Place(server, token, empty)
+
+
+def licensed() -> dict[str, str]:
+    """Return the variables of a license that caps nothing which the tests reach."""
+    now = int(time.time())
+    limits = dict.fromkeys(LIMITS, 1_000_000)
+    payload = {**GOOD, "iat": now - 60, "exp": now + 86_400, "limits": limits}
+    return {
+        "CLAVITOR_TENANT_ID": TENANT,
+        "CLAVITOR_LICENSE_PUBLIC_KEY": public_pem(private_key(0)),
+        "CLAVITOR_LICENSE_TOKEN": signed(payload),
+    }
 
 
 def _keepers_token(server: ServerProcess) -> str:

@@ -65,6 +65,9 @@ def refusal(done: subprocess.CompletedProcess[str], out: Path) -> str:
     return error.removeprefix("error: ")
 
 
+STOCK = [plugin.distribution for plugin in manifest.load("community").plugins]
+
+
 # --- the same bytes
 
 
@@ -152,7 +155,7 @@ def test_the_bill_of_materials_is_strict_cyclonedx_of_exactly_what_is_inside(bui
         assert found[item.name]["purl"] == f"pkg:pypi/{item.name}@{item.version}"
     graph = {entry["ref"]: entry["dependsOn"] for entry in bom["dependencies"]}
     assert len(graph) == len(bom["dependencies"]) == len(locked) + 1
-    assert len(graph[component["bom-ref"]]) == 2
+    assert len(graph[component["bom-ref"]]) == 1 + len(STOCK)
     assert found["greenlet"]["bom-ref"] in graph[found["sqlalchemy"]["bom-ref"]]  # by its extra `asyncio`
     assert len([item for item in found.values() if "licenses" in item]) > 45
     assert "timestamp" not in bom["metadata"]
@@ -175,7 +178,7 @@ def test_the_provenance_names_what_went_in_and_nothing_of_the_machine(built: Bui
         {"name": f"bundles/{name}", "digest": {"sha256": digest(tree / "bundles" / name)}}
         for name in ("community.toml", "community.lock")
     ]
-    assert len(definition["resolvedDependencies"]) == 51
+    assert len(definition["resolvedDependencies"]) == len(lock.read(manifest.load("community")).distributions)
     assert {len(item["digest"]["sha256"]) for item in definition["resolvedDependencies"]} == {64}
     for private in (str(tree), str(Path.home()), os.uname().nodename, "time"):
         assert private not in text
@@ -185,7 +188,7 @@ def test_describe_says_what_the_artifact_is_made_of(built: Built) -> None:
     said = run(built("community"), "bundle", "describe", "--json")
     assert (said["edition"], [plugin["distribution"] for plugin in said["plugins"]]) == (
         "community",
-        ["clavitor-community"],
+        STOCK,
     )
     assert said["hooks"]["edition_name"] == ["community"]
     assert ["PUT", "/api/entries/<entry_id>", "host"] in said["routes"]
@@ -222,30 +225,45 @@ def test_an_artifact_cannot_build(built: Built) -> None:
 
 
 def test_third_parties_add_a_folder_a_wheel_and_a_pinned_requirement(tree: Path, tmp_path: Path) -> None:
-    """Three plugins made outside of the checkout, in one bundle, each answering on its own route."""
+    """Three plugins made outside of the checkout, in one bundle, each answering on its own route; two with an extra."""
     shelf, mine = tmp_path / "index", tmp_path / "mine"
     shelf.mkdir()
     stock(shelf)
-    plugin_folder(mine / "plugin")
+    wheel(shelf, "left-pad")
+    wheel(shelf, "right-pad")
+    plugin_folder(mine / "plugin", extras={"fast": ["left-pad"]})
     for name, folder in (("beta", mine), ("gamma", shelf)):
-        file, data = build_folder(plugin_folder(tmp_path / "sources" / name, name), name, print)
+        source = plugin_folder(tmp_path / "sources" / name, name, extras={"fast": ["right-pad"]})
+        file, data = build_folder(source, name, print)
         (folder / file).write_bytes(data)
     text = """\
 [bundle]
 name = "acme-vault"
 extends = "community"
 [plugins]
-clavitor-acme = { path = "plugin" }
+clavitor-acme = { path = "plugin", extras = ["fast"] }
 clavitor-beta = { wheel = "clavitor_beta-2.5-py3-none-any.whl", optional = true }
-clavitor-gamma = { requirement = "clavitor-gamma==2.5" }
+clavitor-gamma = { requirement = "clavitor-gamma[fast]==2.5" }
 """
     own = write(mine, {"vault.toml": text.replace("Plugin", "")}) / "vault.toml"
     index = {**SHELF, "PIP_FIND_LINKS": str(shelf)}
     assert "added clavitor-gamma 2.5" in clavitor(tree, "bundle", "lock", str(own), env=index)
     clavitor(tree, "bundle", "build", str(own), "-o", str(tmp_path / "out"), env=index)
     (artifact,) = (tmp_path / "out").glob("acme-vault-*.pyz")
+    bom = json.loads(beside(artifact, ".cdx.json").read_text())
+    graph = {entry["ref"]: entry["dependsOn"] for entry in bom["dependencies"]}
+    padding = {ref: [other for other in others if "-pad@" in other] for ref, others in graph.items()}
+    assert {ref: others for ref, others in padding.items() if others} == {
+        "pkg:generic/clavitor-acme@2.5": ["pkg:pypi/left-pad@1.0"],
+        "pkg:pypi/clavitor-gamma@2.5": ["pkg:pypi/right-pad@1.0"],
+    }
     said = run(artifact, "bundle", "describe", "--json")
-    assert [plugin["name"] for plugin in said["plugins"]] == ["community", "acme", "beta", "gamma"]
+    assert [plugin["name"] for plugin in said["plugins"]] == [
+        *(name.removeprefix("clavitor-") for name in STOCK),
+        "acme",
+        "beta",
+        "gamma",
+    ]
     assert said["outbound_hosts"]["acme"] == ["telemetry.acme.example"]
     assert ["GET", "/api/v1/beta", "beta"] in said["routes"]
     with ServerProcess(tmp_path / "server", program=(INTERPRETER, str(artifact))) as server:
@@ -329,10 +347,10 @@ license = "MIT"
 clavitor-community = {{ path = "{os.path.relpath(tree / "plugins" / "community", tmp_path)}" }}
 """
     file = str(write(tmp_path, {"acme.toml": text, "acme.lock": ""}) / "acme.toml")
-    stocked = lock.read(manifest.load("community"))
-    shutil.copyfile(tree / "bundles" / "community.lock", tmp_path / "acme.lock")
+    stocked = lock.read(manifest.load("minimal"))
+    shutil.copyfile(tree / "bundles" / "minimal.lock", tmp_path / "acme.lock")
     (tmp_path / "acme.lock").write_text(
-        (tmp_path / "acme.lock").read_text().replace('manifest = "clavitor-community"', 'manifest = "acme"')
+        (tmp_path / "acme.lock").read_text().replace('manifest = "clavitor-minimal"', 'manifest = "acme"')
     )
     assert stocked.fetched
     out = tmp_path / "out"

@@ -14,7 +14,7 @@ from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.lock import LockedDistribution
 from clavitor_host.bundle.manifest import Manifest
 from clavitor_host.bundle.resolve import Local
-from tests.bundles.making import SHELF, plugin_folder, stock, wheel, write
+from tests.bundles.making import SHELF, plugin_folder, shelve_tested, stock, wheel, write
 
 
 def nothing(done: int, total: int) -> None:
@@ -137,15 +137,31 @@ def test_dependencies_follow_extras_and_markers(shelf: Path) -> None:
         wheel(shelf, "b", requires=["c ; extra == 'fast'", "e ; extra == 'slow'"]),
         wheel(shelf, "c", requires=["b"]),
     )
-    assert requirements.dependencies(found, ["a"]) == {"a": ["b"], "b": ["c"], "c": ["b"]}
+    assert requirements.dependencies(found, {"a": ()}) == {"a": ["b"], "b": ["c"], "c": ["b"]}
+
+
+def test_an_extra_that_is_asked_brings_what_it_requires_and_may_be_made_of_others(shelf: Path) -> None:
+    found = of(
+        wheel(shelf, "a", requires=["b ; extra == 'One_More'", "a[one.more] ; extra == 'all'", "c ; extra == 'slow'"]),
+        wheel(shelf, "b"),
+    )
+    for asked in ("one-more", "all"):
+        assert requirements.dependencies(found, {"a": (asked,)}) == {"a": ["b"], "b": []}
+        assert requirements.inputs([found["a"]], [], {"a": (asked,)}) == (f"a[{asked}]", "b")
+    assert requirements.inputs([found["a"]], [], {"a": ()}) == ()
+
+
+def test_what_a_plugin_asks_of_another_is_required_too(shelf: Path) -> None:
+    found = of(wheel(shelf, "a", requires=["b[fast]", "d[fast]"]), wheel(shelf, "b", requires=["c ; extra == 'fast'"]))
+    assert requirements.inputs(found.values(), ["d==1"], {}) == ("c", "d==1", "d[fast]")
 
 
 def test_what_is_missing_or_does_not_fit_is_named(shelf: Path) -> None:
     found = of(wheel(shelf, "a", requires=["b>=2"]), wheel(shelf, "b"))
     with pytest.raises(BundleError, match=r"a requires b>=2, found 1\.0"):
-        requirements.dependencies(found, ["a"])
+        requirements.dependencies(found, {"a": ()})
     with pytest.raises(BundleError, match="a requires b, which is not in the bundle"):
-        requirements.dependencies({"a": found["a"]}, ["a"])
+        requirements.dependencies({"a": found["a"]}, {"a": ()})
 
 
 def test_a_forbidden_distribution_is_refused_with_who_requires_it() -> None:
@@ -162,8 +178,8 @@ def test_a_forbidden_distribution_is_refused_with_who_requires_it() -> None:
 def test_our_own_distributions_are_never_looked_for_on_an_index(shelf: Path) -> None:
     found = of(wheel(shelf, "clavitor-acme", requires=["clavitor-fleet", "anyio>=4"]))
     with pytest.raises(BundleError, match=r"clavitor-acme requires clavitor-fleet, which is not in \[plugins\]"):
-        requirements.inputs(found.values(), [])
-    assert requirements.inputs(found.values(), ["clavitor-fleet==1"]) == ("anyio>=4", "clavitor-fleet==1")
+        requirements.inputs(found.values(), [], {})
+    assert requirements.inputs(found.values(), ["clavitor-fleet==1"], {}) == ("anyio>=4", "clavitor-fleet==1")
 
 
 # --- the file
@@ -172,14 +188,14 @@ def test_our_own_distributions_are_never_looked_for_on_an_index(shelf: Path) -> 
 @pytest.fixture
 def acme(tmp_path: Path) -> Manifest:
     """A third party's manifest, with a plugin in a folder."""
-    text = '[bundle]\nextends = "community"\nname = "acme"\n[plugins]\nclavitor-acme = { path = "plugin" }\n'
+    text = '[bundle]\nextends = "minimal"\nname = "acme"\n[plugins]\nclavitor-acme = { path = "plugin" }\n'
     plugin_folder(tmp_path / "acme" / "plugin")
     return manifest.load(write(tmp_path / "acme", {"acme.toml": text}) / "acme.toml")
 
 
 def small_lock(loaded: Manifest, here: list[Local]) -> lock.Lock:
     """Return a lock of the local distributions alone."""
-    wanted = requirements.inputs([item.wheel for item in here], [])
+    wanted = resolve.lock_inputs(loaded, here)
     locked = tuple(item.locked for item in here)
     return lock.Lock(loaded.name, loaded.python, loaded.platform, wanted, locked)
 
@@ -280,7 +296,7 @@ def test_what_changed_between_two_locks_is_told() -> None:
 
 def test_without_new_requirements_the_bases_lock_is_enough_and_no_index_is_asked(acme: Manifest) -> None:
     made = resolve.Resolver(lambda line: None).resolve(acme, nothing)  # the shelf is empty
-    assert made.fetched == lock.read(manifest.load("community")).fetched
+    assert made.fetched == lock.read(manifest.load("minimal")).fetched
     assert [item.name for item in made.local] == ["clavitor-host", "clavitor-community", "clavitor-acme"]
 
 
@@ -292,7 +308,7 @@ def test_tested_versions_are_kept_and_new_ones_are_added(acme: Manifest, shelf: 
     resolver = resolve.Resolver(lambda line: None)
     first = resolver.resolve(acme, nothing)
     assert {item.name: item.version for item in first.fetched}["left-pad"] == "3.0"
-    assert set(first.fetched) >= set(lock.read(manifest.load("community")).fetched)
+    assert set(first.fetched) >= set(lock.read(manifest.load("minimal")).fetched)
 
     lock.write(acme, first)
     wheel(shelf, "left-pad", "4.0")
@@ -335,6 +351,108 @@ def test_a_forbidden_dependency_is_refused_while_locking(acme: Manifest, shelf: 
     assert str(caught.value) == (
         "acme.toml: left-pad is forbidden by forbid.distributions (left-*), and clavitor-acme requires it"
     )
+
+
+# --- extras
+
+
+def with_extras(acme: Manifest, *extras: str, **given: str) -> Manifest:
+    """Return the manifest with extras asked of its plugin, given as a folder or otherwise."""
+    source = given or {"path": "plugin"}
+    lines = "".join(f"{key} = {value!r}\n" for key, value in source.items())
+    head = acme.file.read_text().partition("[plugins")[0]
+    acme.file.write_text(f"{head}[plugins.clavitor-acme]\n{lines}extras = {list(extras)!r}\n")
+    return manifest.load(acme.file)
+
+
+@pytest.fixture
+def fast(acme: Manifest, shelf: Path) -> Manifest:
+    """The plugin has two extras, and a shelf has what they require; the manifest asks for none."""
+    stock(shelf)
+    wheel(shelf, "left-pad", "3.0")
+    extras = {"Fast_Path": ["left-pad>=1"], "same": ["quart"]}
+    plugin_folder(acme.root / "plugin", extras=extras)
+    return acme
+
+
+def test_an_extra_brings_what_it_requires_and_makes_the_lock_without_it_stale(fast: Manifest) -> None:
+    resolver = resolve.Resolver(lambda line: None)
+    before = resolver.resolve(fast, nothing)
+    asking = with_extras(fast, "FAST.path")
+    after = resolver.resolve(asking, nothing)
+    assert [str(change) for change in lock.differences(before, after)] == ["added left-pad 3.0"]
+    assert set(after.inputs) - set(before.inputs) == {"clavitor-acme[fast-path]", "left-pad>=1"}
+
+    here = resolve.local_distributions(asking, lambda line: None)
+    local, now = [item.locked for item in here], resolve.lock_inputs(asking, here)
+    lock.check_fresh(asking, after, local, now)
+    with pytest.raises(BundleError, match=r"stale: what is required changed: clavitor-acme\[fast-path\], left-pad>=1;"):
+        lock.check_fresh(asking, before, local, now)
+
+
+def test_an_extra_that_requires_nothing_new_makes_the_lock_stale_too(fast: Manifest) -> None:
+    before = resolve.Resolver(lambda line: None).resolve(fast, nothing)
+    asking = with_extras(fast, "same")
+    here = resolve.local_distributions(asking, lambda line: None)
+    with pytest.raises(BundleError, match=r"what is required changed: clavitor-acme\[same\], quart;"):
+        lock.check_fresh(asking, before, [item.locked for item in here], resolve.lock_inputs(asking, here))
+
+
+@pytest.mark.parametrize("source", ["wheel", "requirement"])
+def test_wheels_and_pinned_plugins_have_extras_too(fast: Manifest, shelf: Path, source: str) -> None:
+    files = {"clavitor_acme/plugin.py": b""}
+    requires = ["clavitor-host", "left-pad ; extra == 'fast'"]
+    file = wheel(shelf, "clavitor-acme", "7.1", requires=requires, files=files, metadata="Provides-Extra: fast\n")
+    value = {"wheel": f"../index/{file.name}", "requirement": "Clavitor_Acme == 7.1"}[source]
+    asking = with_extras(fast, "fast", **{source: value})
+    made = resolve.Resolver(lambda line: None).resolve(asking, nothing)
+    assert {item.name: item.version for item in made.distributions}["left-pad"] == "3.0"
+    assert {"wheel": "clavitor-acme[fast]", "requirement": "clavitor-acme[fast]==7.1"}[source] in made.inputs
+
+    with pytest.raises(BundleError) as caught:
+        resolve.Resolver(lambda line: None).resolve(with_extras(fast, "fats", **{source: value}), nothing)
+    assert str(caught.value) == "acme.toml: plugins.clavitor-acme: no extra fats (there are: fast)"
+
+
+def test_an_extra_that_a_plugin_does_not_have_is_refused_with_those_it_has(acme: Manifest) -> None:
+    resolver = resolve.Resolver(lambda line: None)
+    with pytest.raises(BundleError) as caught:
+        resolver.resolve(with_extras(acme, "fast"), nothing)
+    assert str(caught.value) == "acme.toml: plugins.clavitor-acme: no extra fast (it has none)"
+    plugin_folder(acme.root / "plugin", extras={"Fast_Path": [], "all": []})
+    with pytest.raises(BundleError) as caught:
+        resolver.resolve(with_extras(acme, "fast"), nothing)
+    assert str(caught.value) == "acme.toml: plugins.clavitor-acme: no extra fast (there are: all, fast-path)"
+
+
+def test_an_extra_does_not_bring_in_what_is_forbidden(fast: Manifest) -> None:
+    asking = with_extras(fast, "fast-path")
+    asking.file.write_text(asking.file.read_text() + '[forbid]\ndistributions = ["left-*"]\n')
+    with pytest.raises(BundleError, match=r"left-pad is forbidden .*, and clavitor-acme requires it$"):
+        resolve.Resolver(lambda line: None).resolve(manifest.load(asking.file), nothing)
+
+
+def test_the_telemetry_library_of_the_fleet_comes_in_the_tested_version(shelf: Path, tmp_path: Path) -> None:
+    if not (manifest.checkout() / "uv.lock").exists():
+        pytest.skip("the tested versions are known from uv.lock")
+    stock(shelf)
+    versions = shelve_tested(shelf, "clickhouse-connect")
+    wheel(shelf, "clickhouse-connect", "99.0")
+    text = '[bundle]\nextends = "community"\nname = "acme"\n[plugins]\nclavitor-fleet = { extras = ["clickhouse"] }\n'
+    asking = manifest.load(write(tmp_path / "fleet", {"acme.toml": text}) / "acme.toml")
+    made = resolve.Resolver(lambda line: None).resolve(asking, nothing)
+    found = {item.name: item.version for item in made.fetched}
+    assert "clickhouse-connect" in found
+    assert found == {name: versions[name] for name in found}
+    assert "clavitor-fleet[clickhouse]" in made.inputs
+
+    here = resolve.local_distributions(asking, lambda line: None)
+    everything = {item.wheel.name: item.wheel for item in here}
+    for item in made.fetched:
+        everything[item.name] = wheels.read(item.wheel, (shelf / item.wheel).read_bytes())
+    graph = requirements.dependencies(everything, {resolve.HOST: (), **asking.extras})
+    assert "clickhouse-connect" in graph["clavitor-fleet"]
+    assert graph.keys() == everything.keys()
 
 
 # --- the tools

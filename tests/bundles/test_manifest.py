@@ -95,6 +95,36 @@ strings = ["more", "hush"]
     assert manifest.files == (elsewhere / "mine.toml", root / "bundles/community.toml")
 
 
+def test_extras_are_kept_in_one_form_wherever_they_stand(root: Path, elsewhere: Path) -> None:
+    wheel(elsewhere / "wheels", "acme-more")
+    text = """\
+[bundle]
+extends = "community"
+name = "acme-vault"
+[plugins]
+clavitor-acme = { path = "plugin", extras = ["Fast_Path", "all", "fast.path"] }
+acme-more = { wheel = "wheels/acme_more-1.0-py3-none-any.whl", extras = [] }
+acme-index = { requirement = "Acme_Index[B_b, a] == 1.2", extras = ["c"] }
+"""
+    _, acme, more, index = load(write(elsewhere, {"mine.toml": text}) / "mine.toml", root).plugins
+    assert (acme.extras, more.extras, index.extras) == (("all", "fast-path"), (), ("a", "b-b", "c"))
+    assert (acme.asked, more.asked, acme.pinned) == ("clavitor-acme[all,fast-path]", "acme-more", None)
+    assert index.pinned == "acme-index[a,b-b,c]==1.2"
+
+
+def test_an_extending_manifest_adds_extras_to_a_plugin_of_its_base(root: Path, elsewhere: Path) -> None:
+    """The plugin keeps its source and place; a manifest that extends this one adds to both."""
+    for name, base, extra in (("first", "community", "One"), ("second", "first", "two")):
+        plugins = f'clavitor-acme = {{ path = "plugin" }}\nclavitor-community = {{ extras = ["{extra}"] }}\n'
+        if name == "second":
+            plugins = plugins.partition("\n")[2]
+        write(elsewhere, {f"{name}.toml": f'[bundle]\nname = "{name}"\nextends = "{base}"\n[plugins]\n{plugins}'})
+    assert load("community", root).extras == {"clavitor-community": ()}
+    manifest = load(elsewhere / "second.toml", root)
+    assert manifest.extras == {"clavitor-community": ("one", "two"), "clavitor-acme": ()}
+    assert manifest.plugins[0].file == root / "plugins/community"
+
+
 def test_the_manifests_in_the_documentation_can_be_read(root: Path, tmp_path: Path) -> None:
     """Each as it stands there: what it shows is copied by everyone who extends an edition."""
     text = (Path(__file__).parents[2] / "docs/bundles.md").read_text("utf-8")
@@ -144,6 +174,31 @@ def test_extends_may_stand_above_the_tables_too(root: Path, elsewhere: Path) -> 
         (
             EXTENDING + '[plugins]\nclavitor-community = { path = "plugin" }\n',
             "plugins.clavitor-community: bundles/community.toml has it already",
+        ),
+        (
+            EXTENDING + '[plugins]\nclavitor-community = { path = "plugin", extras = ["x"] }\n',
+            "plugins.clavitor-community: bundles/community.toml has it already",
+        ),
+        (
+            EXTENDING + '[plugins]\nclavitor-comunity = { extras = ["x"] }\n',
+            "plugins.clavitor-comunity: bundles/community.toml has no such plugin to add extras to; "
+            'did you mean "clavitor-community"?',
+        ),
+        (
+            EXTENDING + '[plugins]\nclavitor-community = { extras = ["x"], optional = true }\n',
+            "plugins.clavitor-community: expected exactly one of path, wheel, requirement, found 0",
+        ),
+        (
+            EXTENDING + '[plugins]\nclavitor-community = { extras = "x" }\n',
+            "extras: expected a list of extras, by name",
+        ),
+        (
+            EXTENDING + '[plugins]\nx = { path = "plugin", extras = ["a]"] }\n',
+            "mine.toml: plugins.x.extras: 'a]' is not the name of an extra",
+        ),
+        (
+            EXTENDING + '[plugins]\nx = { requirement = "x[a,,b]==1" }\n',
+            "mine.toml: plugins.x.requirement: '' is not the name of an extra",
         ),
         ('extends = "community"\n' + EXTENDING, "mine.toml: extends and bundle.extends: give one of them"),
         ('extends = "community"\n[bundle]\n', "mine.toml: bundle.name is missing"),

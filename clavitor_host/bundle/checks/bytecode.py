@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from clavitor_host.bundle.background import Background
 from clavitor_host.bundle.checks.models import Fault
+from clavitor_host.bundle.checks.upstream import upstream
 from clavitor_host.bundle.fingerprints import Bytecode, Constant, Fingerprints, functions_of, texts, walk
 
 HEADER = 16
@@ -119,8 +120,9 @@ def _traces(name: str, data: bytes, prints: Fingerprints) -> Traces | None:
         key = code.co_code, code.co_names
         if label := prints.bytecode.get(key):
             functions[key] = label
-    allowed = prints.allowed.get(name.removesuffix("c"))
-    own = functions_of(allowed) if functions and allowed else set()  # of helpers that both have
+    source = name.removesuffix("c")
+    allowed = prints.allowed.get(source)
+    own = functions_of(allowed.read_bytes() if allowed else upstream(source)) if functions else set()  # that both have
     sources = {label for key, label in functions.items() if key not in own}
     found = prints.constants.keys() & constants
     known = prints.names.keys() & names

@@ -6,13 +6,13 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from clavitor_host.bundle.archive import Artifact
 from clavitor_host.bundle.background import Background
 from clavitor_host.bundle.checks.bytecode import BYTES_A_SECOND, BytecodeScan, Traces
 from clavitor_host.bundle.checks.models import Check, Fault, checked, count, skipped
+from clavitor_host.bundle.checks.upstream import upstream
 from clavitor_host.bundle.fingerprints import CERTAIN, Fingerprints
 from clavitor_host.bundle.names import printable
 
@@ -153,7 +153,7 @@ def _by_digest(digests: Mapping[str, str], prints: Fingerprints) -> Iterator[Fau
 
 def _by_line(lines: Mapping[str, list[str]], prints: Fingerprints) -> Iterator[Fault]:
     for name, hits in lines.items():
-        own = _upstream(name)
+        own = upstream(name)
         found = [line for line in hits if line.encode("latin-1") not in own]
         if not found:
             continue
@@ -164,22 +164,6 @@ def _by_line(lines: Mapping[str, list[str]], prints: Fingerprints) -> Iterator[F
             yield Fault(name, f"it holds {what}, such as {printable(longest[:_SHOWN])!r}")
 
 
-def _upstream(name: str) -> bytes:
-    """Return the same file of the same package where this program runs from; b"" for ours and for what is not there.
-
-    What upstream says by itself, such as the usual way to use a library, gives nothing away.
-    """
-    package, _, rest = name.partition("/")
-    if not rest or not package.isidentifier() or package.startswith("clavitor"):
-        return b""
-    try:
-        spec = find_spec(package)
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        return bytes(spec.loader.get_data(f"{places[0]}/{rest}")) if spec and places else b""  # type: ignore[union-attr]
-    except (OSError, ImportError, ValueError, AttributeError):
-        return b""
-
-
 def _by_trace(traces: Sequence[Traces], prints: Fingerprints) -> Iterator[Fault]:
     packages: dict[str, set[str]] = defaultdict(set)
     for trace in traces:
@@ -188,7 +172,7 @@ def _by_trace(traces: Sequence[Traces], prints: Fingerprints) -> Iterator[Fault]
     for trace in traces:
         if trace.sources:
             yield Fault(trace.member, f"it holds compiled functions of {', '.join(trace.sources)}")
-        own_text = _upstream(trace.member.removesuffix("c")) if trace.constants else b""
+        own_text = upstream(trace.member.removesuffix("c")) if trace.constants else b""
         constants = [each for each in trace.constants if each.encode("utf-8", "replace") not in own_text]
         if any(len(each) >= CERTAIN for each in constants) or len(constants) >= 2:
             longest = max(constants, key=len)
