@@ -1,0 +1,5 @@
+"""`python -m clavitor_license_minter`."""
+
+from clavitor_license_minter.cli import run
+
+run()
