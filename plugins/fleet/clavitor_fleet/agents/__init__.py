@@ -1,0 +1,1 @@
+"""Agents: running replicas of apps, what they are told and what they answer."""

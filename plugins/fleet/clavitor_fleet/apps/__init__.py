@@ -1,0 +1,1 @@
+"""Apps: what runs in an environment."""

@@ -1,0 +1,1 @@
+"""Artifacts: the versions of an app, as bytes."""

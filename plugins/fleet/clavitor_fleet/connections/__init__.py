@@ -1,0 +1,1 @@
+"""Outbound connections: where news is sent, signed, until it is taken."""

@@ -1,0 +1,1 @@
+"""Deployments: how big an app runs."""

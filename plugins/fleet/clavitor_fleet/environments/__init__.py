@@ -1,0 +1,1 @@
+"""Environments: where apps run, and for how long what they report is kept."""

@@ -1,0 +1,1 @@
+"""For how long telemetry is kept, within what the caps allow."""

@@ -1,0 +1,1 @@
+"""Telemetry: what agents report, kept and found again."""
