@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from clavitor_commercial.items import PATHS, Item
+from clavitor_host.api import retry_after, status_phrase
 
 if TYPE_CHECKING:
     import httpx
@@ -27,8 +26,6 @@ ATTEMPT_TIMEOUT = 20.0
 BODY_BYTES = 4096
 BODY_TIMEOUT = 1.0
 """How much of an answer's body is read, and for how long: so that the connection can be used again."""
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds: the most that a receiver's Retry-After counts."""
 REFUSALS = frozenset({400, 409, 413, 415, 422})
 """Answers that refuse this very item: sending it again would not help."""
 
@@ -121,23 +118,8 @@ def judge(status: int, headers: Mapping[str, str], now: float) -> Outcome:
     """Return what an answer means. now: seconds since the epoch, for a Retry-After that is a date."""
     if 200 <= status < 300:
         return Outcome("delivered")
-    try:
-        phrase = f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        phrase = str(status)
+    phrase = status_phrase(status)
     if status in REFUSALS:
         return Outcome("refused", f"it answers {phrase}")
     hint = _REDIRECT if 300 <= status < 400 else _HINTS.get(status, "")
     return Outcome("retry", f"it answers {phrase}{hint}", retry_after(headers.get("retry-after", ""), now))
-
-
-def retry_after(value: str, now: float) -> float:
-    """Return the seconds a Retry-After header asks for (RFC 9110 section 10.2.3), bounded; 0 when it says nothing."""
-    value = value.strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value[:10]), LONGEST_RETRY_AFTER)
-    try:
-        seconds = parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -19,7 +19,7 @@ from clavitor_host.testing import FrozenPlugin, Harness, running_app, settings
 from clavitor_host.testing.postgres import PostgresServer, missing
 
 BUNDLE = BundleInfo("clavitor-commercial", "commercial", (FrozenPlugin("clavitor-commercial", plugin),))
-TOKEN = "canary-token-7f3a9c"  # noqa: S105 - planted: it may be in a request's header, and nowhere else
+TOKEN = "canary-token-7f3a9c"  # planted: it may be in a request's header, and nowhere else
 PATIENCE = 20.0
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from clavitor_commercial import inbox, lanes, spool
 from clavitor_commercial.config import CommercialConfig
-from clavitor_commercial.delivery import REFUSALS, judge, retry_after
+from clavitor_commercial.delivery import REFUSALS, judge
 from clavitor_commercial.items import Item
 from clavitor_commercial.lanes import make_reports as lanes_make_reports
 from clavitor_commercial_testing import (
@@ -38,7 +38,7 @@ from clavitor_commercial_testing import (
 from loguru import logger
 
 from clavitor_host import log
-from clavitor_host.api import Alert, StorageUnavailable
+from clavitor_host.api import Alert, StorageUnavailable, retry_after
 from clavitor_host.app import create_host
 from clavitor_host.testing import settings
 
