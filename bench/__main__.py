@@ -14,7 +14,7 @@ from bench import machine
 from bench.report import Section
 from bench.rounds import Bench, BrokenError, LoadGenerator, Pace
 
-SECTIONS = ("get", "put", "postgres", "start", "bundle", "held")
+SECTIONS = ("get", "put", "postgres", "start", "bundle", "held", "licensing", "fleet", "streams")
 
 
 def sections(cores: machine.Cores, pace: Pace, only: list[str], *, quick: bool) -> Iterator[Section]:
@@ -43,6 +43,18 @@ def sections(cores: machine.Cores, pace: Pace, only: list[str], *, quick: bool) 
                     from bench import held
 
                     yield held.run(bench, quick=quick)
+                elif name == "licensing":
+                    from bench import licensing
+
+                    yield licensing.run(bench, quick=quick)
+                elif name == "fleet":
+                    from bench import fleet
+
+                    yield from fleet.run(bench, quick=quick)
+                elif name == "streams":
+                    from bench import streams
+
+                    yield streams.run(bench, quick=quick)
                 else:
                     from bench import bundle
 

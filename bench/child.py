@@ -2,7 +2,9 @@
 
 Kinds: `asgi` and `quart` are the bare floors under the product's server, `stock-asgi` and `stock-quart` the same under
 Hypercorn as it comes, `naive` the naive way, `product` is `clavitor serve` itself, `holding` the same with the plugin
-that holds callers (`--tls FOLDER`: over TLS).
+that holds callers (`--tls FOLDER`: over TLS), `licensed` and `unlicensed` the same with and without licensing
+(`--license FOLDER`: of the licence and its key), `fleet` the same with the fleet, and licensing without a licence,
+`streams` the same with the fleet alone, for many agents that listen.
 """
 
 from __future__ import annotations
@@ -56,6 +58,52 @@ def add_holding(tls: Path | None) -> None:
         os.environ["CLAVITOR_TLS_KEY"] = str(tls / "server.key")
 
 
+def set_licensing(folder: Path | None) -> None:
+    """Make this a server with the licensing plugin and the licence in `folder`; None: without the plugin."""
+    from dataclasses import replace
+
+    from clavitor_host.plugins import frozen
+    from clavitor_host.plugins.models import FrozenPlugin
+
+    stock = frozen.frozen_set()
+    plugins = tuple(plugin for plugin in stock.plugins if plugin.plugin.name != "licensing")
+    if folder is not None:
+        from clavitor_licensing.plugin import Licensing
+
+        plugins = (*plugins, FrozenPlugin("clavitor-licensing", Licensing))
+        os.environ["CLAVITOR_TENANT_ID"] = "bench"
+        os.environ["CLAVITOR_LICENSE_PUBLIC_KEY"] = str(folder / "vendor.pub")
+        os.environ["CLAVITOR_LICENSE_FILE"] = str(folder / "license.tok")
+    bundle = replace(stock, plugins=plugins)
+    vars(frozen)["frozen_set"] = lambda root=None: bundle
+
+
+def set_fleet(*, licensing: bool) -> None:
+    """Make this a server with the fleet. Agents stay live for long.
+
+    licensing: with that too, which tells what is used; otherwise nothing is capped, and 5,000 connections are taken.
+    """
+    from dataclasses import replace
+
+    from clavitor_fleet.plugin import FleetPlugin
+
+    from clavitor_host.plugins import frozen
+    from clavitor_host.plugins.models import FrozenPlugin
+
+    stock = frozen.frozen_set()
+    plugins = [plugin for plugin in stock.plugins if plugin.plugin.name not in ("fleet", "licensing")]
+    plugins.append(FrozenPlugin("clavitor-fleet", FleetPlugin))
+    if licensing:
+        from clavitor_licensing.plugin import Licensing
+
+        plugins.append(FrozenPlugin("clavitor-licensing", Licensing))
+    else:
+        os.environ["CLAVITOR_LIMITS_MAX_CONNECTIONS"] = "5000"
+    bundle = replace(stock, plugins=tuple(plugins))
+    vars(frozen)["frozen_set"] = lambda root=None: bundle
+    os.environ["CLAVITOR_FLEET_HEARTBEAT_INTERVAL"] = "3600"
+
+
 def serve_product(data: Path, port: int, max_batch: int | None, database_url: str) -> None:
     """Run `clavitor serve`. max_batch 1: one commit per request, everything else as it is."""
     if max_batch is not None:
@@ -82,6 +130,7 @@ def main() -> None:
     parser.add_argument("--database-url", default="")
     parser.add_argument("--max-batch", type=int)
     parser.add_argument("--tls", type=Path)
+    parser.add_argument("--license", type=Path)
     given = parser.parse_args()
     if given.cpu:
         os.sched_setaffinity(0, given.cpu)
@@ -89,7 +138,11 @@ def main() -> None:
         del os.environ[name]
     if given.kind == "holding":
         add_holding(given.tls)
-    if given.kind in ("product", "holding"):
+    if given.kind in ("licensed", "unlicensed"):
+        set_licensing(given.license if given.kind == "licensed" else None)
+    if given.kind in ("fleet", "streams"):
+        set_fleet(licensing=given.kind == "fleet")
+    if given.kind in ("product", "holding", "licensed", "unlicensed", "fleet", "streams"):
         serve_product(given.data, given.port, given.max_batch, given.database_url)
         return
     from bench import floors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import signal
 import socket
@@ -16,7 +15,7 @@ from statistics import median
 from time import monotonic, sleep
 
 from bench.load import Job, Result
-from bench.machine import Cores, cpu_seconds, resident
+from bench.machine import Cores, cpu_seconds, raise_file_limit, resident
 from bench.report import Measured, Ratio, Section, table
 from bench.rounds import START_PATIENCE, Bench, BrokenError, Server, free_port, progress
 from bench.seed import fresh, seeded, temporary
@@ -43,7 +42,7 @@ Open = Callable[[int], socket.socket]
 def run(bench: Bench, *, quick: bool) -> Section:
     """Measure reads beside callers that are held, then memory, CPU time and the end of a thousand of them."""
     section = Section(f"{HELD:,} callers held at 1 B/s")
-    _raise_file_limit()
+    raise_file_limit()
     _beside_reads(bench, section)
     rounds, seconds = (1, 3.0) if quick else (3, 8.0)
     with temporary() as scratch:
@@ -280,9 +279,3 @@ def _certificate(folder: Path) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _raise_file_limit() -> None:
-    """Let this process, and those it starts, open as many files as they may."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sqlite3
 import tempfile
 from dataclasses import dataclass
@@ -81,6 +82,12 @@ def resident(process: int) -> int:
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"no figure for process {process}")
+
+
+def raise_file_limit() -> None:
+    """Let this process, and those it starts, open as many files as they may."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _is_below(folder: Path, mount: str) -> bool:

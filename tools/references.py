@@ -14,6 +14,7 @@ from clavitor_host.app import around, create_host
 from clavitor_host.cli.reference import render as cli_page
 from clavitor_host.config.reference import render as configuration_page
 from clavitor_host.hookspecs import contract_of
+from clavitor_host.plugins.configure import config_models
 from clavitor_host.plugins.frozen import frozen_set
 from clavitor_host.testing import settings
 from clavitor_host.web.openapi import document
@@ -34,7 +35,7 @@ def pages() -> dict[str, str]:
         "api.md": api_page(document(web, app.host)),
         "metrics.md": metrics_page(app.host.metrics.describe()),
         "cli.md": cli_page(),
-        "configuration.md": configuration_page({}),
+        "configuration.md": configuration_page(config_models(app.host.registry)),
     }
 
 
@@ -101,8 +102,7 @@ def api_page(openapi: Mapping[str, Any]) -> str:
             facts = [_parameter(item) for item in operation["parameters"] if item["in"] != "path"]
             body = operation.get("requestBody")
             if body:
-                name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-                facts.append(f"body: {_members(openapi['components']['schemas'][name])}")
+                facts.append(f"body: {_body(body['content'], openapi['components']['schemas'])}")
             facts.append("answers: " + ", ".join(operation["responses"]))
             lines += ["", *(f"- {fact}" for fact in facts), ""]
     return "\n".join(lines)
@@ -115,7 +115,15 @@ def _parameter(item: Mapping[str, Any]) -> str:
     return f"`{item['name']}`{where}: {kind}. {item['description']}"
 
 
+def _body(content: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    if "application/json" not in content:
+        return ", ".join(content)
+    return _members(schemas[content["application/json"]["schema"]["$ref"].rpartition("/")[2]])
+
+
 def _members(schema: Mapping[str, Any]) -> str:
+    if "properties" not in schema:
+        return f"{schema['type']}; {schema.get('description', '')}".rstrip("; ")
     required = set(schema.get("required", ()))
     return ", ".join(f"`{name}`{'' if name in required else ' (optional)'}" for name in schema["properties"])
 
