@@ -81,8 +81,8 @@ class Endpoint(NamedTuple):
                 raise problem(404, "not_found", "There is nothing here.")
             if self.action is not None:
                 await self._admit(request, path)
-            if self.parameters and request.has_query:
-                self._check_query(request)
+                if self.parameters and request.has_query:
+                    self._check_query(request)
             if self.body is None:
                 result = await self.handler(request, **path)
             else:
@@ -97,7 +97,10 @@ class Endpoint(NamedTuple):
             return problem_reply(internal_error(request.id))
 
     def _check_query(self, request: Request) -> None:
-        """Raise a 400 for a query parameter that there is not: a filter that is misspelt would give everything."""
+        """Raise a 400 for a query parameter that there is not: a filter that is misspelt would give everything.
+
+        Public operations take any: others send people there, with parameters of their own.
+        """
         known = [parameter.name for parameter in self.parameters if parameter.location == "query"]
         for name in request.query:
             if name not in known:
