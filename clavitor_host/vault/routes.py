@@ -61,7 +61,7 @@ async def get_entry(request: Request, entry_id: str) -> Reply:
     accepts=schemas.PutEntry,
     reply=schemas.EntryMeta,
     statuses={201: "The entry was created."},
-    errors=(400, 412, 413, 415),
+    errors=(400, 412, 413, 415, 422),
 )
 async def put_entry(request: Request, entry_id: str) -> Reply:
     """`If-Match: "<rev>"` writes only over that rev, `If-None-Match: *` only where no entry lives; else 412.
@@ -109,7 +109,7 @@ async def delete_entry(request: Request, entry_id: str) -> Reply:
     accepts=schemas.PostEntry,
     reply=schemas.EntryMeta,
     status=201,
-    errors=(400, 409, 413, 415),
+    errors=(400, 409, 413, 415, 422),
 )
 async def post_entry(request: Request) -> Reply:
     body = validation.members(await request.json(), required=_POST[0], optional=_POST[1])
@@ -136,7 +136,7 @@ async def post_entry(request: Request) -> Reply:
     tag="vault",
     accepts=schemas.Batch,
     reply=schemas.BatchOut,
-    errors=(400, 404, 409, 413, 415),
+    errors=(400, 404, 409, 413, 415, 422),
 )
 async def post_batch(request: Request) -> Reply:
     """Conditions are members of an operation here (`if_match`: a rev, `if_none_match`: `*`), so that one that does not

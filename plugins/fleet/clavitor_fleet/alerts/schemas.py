@@ -29,7 +29,19 @@ OnNoDataMember = Annotated[
 _TARGET = "Where each change to firing and to resolved is sent"
 
 
+_SUBJECTS = [
+    {
+        "properties": {one: {"type": "string"}, other: {"type": "null"}},
+        "required": [one],
+    }
+    for one, other in (("metric", "event"), ("event", "metric"))
+]
+"""Exactly one of both, as JSON Schema; `service` checks it."""
+
+
 class CreateRule(Body):
+    model_config = ConfigDict(json_schema_extra={"oneOf": _SUBJECTS})  # type: ignore[dict-item]
+
     name: Name
     environment_id: Annotated[Id | None, Field(description="Only what comes from this environment.")] = None
     app_id: Annotated[Id | None, Field(description="Only what comes from this app.")] = None

@@ -122,6 +122,6 @@ for _stream in STREAMS:
             summary=f"Find {_words}",
             tag="telemetry",
             reply=PAGES[_stream],
-            parameters=(Parameter(_sought, f"Only rows with exactly this {_sought}."), *_QUERY),
+            parameters=(Parameter(_sought, f"Only rows with exactly this {_sought}.", pattern="^.{1,256}$"), *_QUERY),
         )(_find(_stream))
     )
