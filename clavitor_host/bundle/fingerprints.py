@@ -29,7 +29,7 @@ NAME = 10
 BYTECODE = 80
 """Shortest function, in bytes of bytecode, that tells something."""
 
-_COMMONPLACE = re.compile(rb"(from\s+\S+\s+)?import\s|@|#!|# coding|__all__|if TYPE_CHECKING|def __|sa\.Column\(")
+_COMMONPLACE = re.compile(rb"(from\s+\S+\s+)?import\s|@|#!|# coding|__all__|if TYPE_CHECKING|def __")
 _WORD = re.compile(rb"[A-Za-z_]\w+")
 _LITERAL = re.compile(rb"\"([^\"\n]{12,})\"|'([^'\n]{12,})'")
 _FIELD = re.compile(rb"\{[^}]*\}")

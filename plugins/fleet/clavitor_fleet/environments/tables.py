@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from clavitor_fleet.metadata import metadata
+from clavitor_fleet.metadata import metadata, named
 
 environments = sa.Table(
     "environments",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("name_key", sa.Text, nullable=False),
+    *named(),
     sa.Column("execution_retention_days", sa.Integer, nullable=False, server_default="1"),
     sa.Column("log_retention_days", sa.Integer, nullable=False, server_default="1"),
     sa.Column("metric_retention_days", sa.Integer, nullable=False, server_default="1"),
     sa.Column("jar_retention_count", sa.Integer, nullable=False, server_default="1"),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Index("ix_environments_name_key", "name_key", unique=True),
 )
 """`id`: what entries and tokens name as `environment_id`. The retention columns are what is configured (seed section
