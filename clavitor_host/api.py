@@ -25,6 +25,7 @@ from clavitor_host.host import Host
 from clavitor_host.http import Reply, Request, json_reply, problem_reply, unmatched_reply
 from clavitor_host.identity.agent_tokens import add_agent_token, revoke_tokens, valid_tokens
 from clavitor_host.identity.caller import caller, created
+from clavitor_host.identity.grants import TokenGrant, token_grants
 from clavitor_host.identity.ids import new_id
 from clavitor_host.identity.models import Identity, Resource, Role, Scope, Token
 from clavitor_host.identity.names import clean_name, name_key
@@ -34,10 +35,14 @@ from clavitor_host.metrics import Metrics
 from clavitor_host.outbound.answers import retry_after, status_phrase
 from clavitor_host.plugins.models import AdminPage, Alert, CapsChange, Deployment, HealthCheck, Plugin
 from clavitor_host.storage.database import Database, PointRead, Row, Transaction
+from clavitor_host.storage.errors import UniqueViolation
 from clavitor_host.storage.leases import Lease
 from clavitor_host.storage.migrations import Migrations
 from clavitor_host.storage.signals import Signals
-from clavitor_host.vault.models import Change, EntryChange, EntryChanges
+from clavitor_host.vault.models import Change, EntryChange, EntryChanges, EntryCopy, VaultHead, Write, WriteSet
+from clavitor_host.vault.tables import entries
+from clavitor_host.vault.validation import encrypted_data as check_encrypted_data
+from clavitor_host.vault.validation import entry_id as check_entry_id
 from clavitor_host.vault.view import VaultView
 from clavitor_host.web.pages.page import Visit, page
 
@@ -59,6 +64,7 @@ __all__ = [
     "Endpoint",
     "EntryChange",
     "EntryChanges",
+    "EntryCopy",
     "HealthCheck",
     "Host",
     "Identity",
@@ -81,18 +87,26 @@ __all__ = [
     "StartError",
     "StorageUnavailable",
     "Token",
+    "TokenGrant",
     "Transaction",
+    "UniqueViolation",
     "Unresolvable",
     "UnusableURL",
+    "VaultHead",
     "VaultView",
     "Visit",
+    "Write",
+    "WriteSet",
     "add_agent_token",
     "add_token",
     "caller",
+    "check_encrypted_data",
+    "check_entry_id",
     "clean_name",
     "created",
     "cron",
     "endpoint",
+    "entries",
     "every",
     "forbidden",
     "hookimpl",
@@ -108,6 +122,7 @@ __all__ = [
     "retry_after",
     "revoke_tokens",
     "status_phrase",
+    "token_grants",
     "unauthorized",
     "unmatched_reply",
     "valid_tokens",

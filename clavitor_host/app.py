@@ -21,7 +21,7 @@ from clavitor_host.audit.models import AuditEvent
 from clavitor_host.audit.routes import blueprint as audit_routes
 from clavitor_host.clock import Clock, SystemClock
 from clavitor_host.config.sources import Config
-from clavitor_host.endpoint import HOST
+from clavitor_host.endpoint import ADMITS, HOST, from_quart
 from clavitor_host.errors import ClavitorError, StartError
 from clavitor_host.host import Host
 from clavitor_host.identity.authentication import authenticate
@@ -198,6 +198,7 @@ def around(app: App, *, hot_routes: bool = True) -> Quart:
     for blueprint in (vault_routes, *identity_routes, audit_routes, system_routes, pages.blueprint(host)):
         web.register_blueprint(blueprint)
     errors.install(web, host)
+    web.before_request(_admit_foreign)
     web.after_request(_note_route)
     add_blueprints(web, host.hooks, host)
     host.admin_pages = collect_admin_pages(host.hooks, host)
@@ -215,6 +216,16 @@ async def _quietly(last: Awaitable[None]) -> None:
         await last
     except ClavitorError as error:
         log.warning("Something could not be written at the end", error=str(error))
+
+
+async def _admit_foreign() -> None:
+    """Ask `host.admit` about a route that a plugin wrote without `endpoint` or `page`, which ask it themselves."""
+    rule = quart.request.url_rule
+    if rule is None or hasattr(quart.current_app.view_functions.get(rule.endpoint), ADMITS):
+        return
+    host: Host = quart.current_app.extensions[HOST]
+    if host.hooks.has("admit"):
+        await host.admit(from_quart(host), None)
 
 
 async def _note_route(response: ResponseTypes) -> ResponseTypes:

@@ -30,6 +30,9 @@ head, it sends head and `body`, and returns whether `receiver` has the socket; o
 HOST = "clavitor_host"
 """Key of the `Host` in `app.extensions`."""
 
+ADMITS = "clavitor_admits"
+"""Marks a view that asks `host.admit` itself; of any other the application asks."""
+
 View = Callable[..., Awaitable[quart.Response]]
 
 
@@ -76,10 +79,18 @@ class Endpoint(NamedTuple):
 
     async def run(self, request: Request, path: Mapping[str, str]) -> Reply:
         """Answer a request. Never raises for what a client sent."""
+        reply = await self._answer(request, path)
+        if request.reply_headers:
+            reply.headers = {**reply.headers, **request.reply_headers}
+        return reply
+
+    async def _answer(self, request: Request, path: Mapping[str, str]) -> Reply:
         try:
             if "\x00" in request.path:  # no name of ours has one, and PostgreSQL takes none
                 raise problem(404, "not_found", "There is nothing here.")
-            if self.action is not None:
+            if self.action is None:
+                await request.host.admit(request, None)
+            else:
                 await self._admit(request, path)
                 if self.parameters and request.has_query:
                     self._check_query(request)
@@ -111,8 +122,9 @@ class Endpoint(NamedTuple):
     async def _admit(self, request: Request, path: Mapping[str, str]) -> None:
         host = request.host
         request.identity = identity = await host.authenticate(request)
-        resource = Resource(self.resource, next(iter(path.values()), None))
         assert self.action is not None
+        await host.admit(request, self.action)
+        resource = Resource(self.resource, next(iter(path.values()), None))
         await host.authorize(identity, self.action, resource)
 
 
@@ -164,6 +176,7 @@ def endpoint(
             return to_quart(await operation.run(request, path))
 
         view.__dict__["endpoint"] = operation
+        view.__dict__[ADMITS] = True
         return view
 
     return wrap

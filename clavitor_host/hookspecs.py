@@ -255,6 +255,17 @@ async def audit_recorded(host: Host, event: AuditEvent) -> None:
 
 
 @hook("policy", "async")
+async def admit(host: Host, request: Request, action: str | None) -> None:
+    """Refuse a request because of the state that this server is in, by raising; or prepare its reply.
+
+    Called for every request that a route takes, before the roles are asked. `request.identity` is who asks, None on
+    routes that need no credential. action: what the route needs (see `authorize`); None where it needs no credential,
+    or is no `endpoint` of the host's. What is put in `request.reply_headers` goes out with the reply, also with a
+    refusal. A `Problem` is sent as it is; any other error or a time-out becomes a 403.
+    """
+
+
+@hook("policy", "async")
 async def authorize(host: Host, identity: Identity, action: str, resource: Resource) -> None:
     """Refuse an action by raising; the host's own rules have already allowed it.
 

@@ -128,6 +128,11 @@ class Host:
                 return None
             raise
 
+    async def admit(self, request: Request, action: str | None) -> None:
+        """Raise when the state of this server forbids the request, whoever makes it (the hook `admit`)."""
+        if self.hooks.has("admit"):
+            await self.hooks.policy("admit", host=self, request=request, action=action)
+
     async def authorize(self, identity: Identity, action: str, resource: Resource) -> None:
         """Raise a 403 unless the roles and every policy allow the action."""
         await self._authorize(self, identity, action, resource)

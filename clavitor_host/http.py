@@ -34,6 +34,7 @@ class Request:
     `allowed`: the methods the path takes, where it is the method that no route takes (405).
     `peer_certificate`: the verified client certificate as `ssl.getpeercert()` gives it, or None.
     `can_hand_over`: whether it came over plain HTTP/1, so that a reply's `hand_over` will as a rule be called.
+    `reply_headers`: what the hook `admit` adds to the reply.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Request:
         "method",
         "path",
         "peer_certificate",
+        "reply_headers",
         "scheme",
     )
 
@@ -82,6 +84,7 @@ class Request:
         self.allowed: tuple[str, ...] = ()
         self.peer_certificate = peer_certificate
         self.can_hand_over = can_hand_over
+        self.reply_headers: dict[str, str] = {}
         self._raw_query = raw_query
         self._query: dict[str, str] | None = None
         self._body = body

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clavitor_host.audit.models import AuditEntry
+from clavitor_host.identity.grants import CHANGED
 from clavitor_host.identity.models import Identity
 from clavitor_host.identity.names import shown
 from clavitor_host.identity.state import state_of
@@ -26,6 +27,7 @@ async def record(
     host: Host, tx: Transaction, by: Identity, action: str, *, title: str, payload: Mapping[str, Any]
 ) -> None:
     """Append an IDENTITY row in a transaction: the last thing done in it."""
+    await host.signals.send(tx, CHANGED)
     await host.audit.record(tx, entry(action, by.actor, title=title, payload=payload, source=by.source))
 
 

@@ -59,6 +59,29 @@ class Entry(NamedTuple):
     encrypted_data: str | None = None
 
 
+class EntryCopy(NamedTuple):
+    """All of an entry, or of its tombstone, as one vault numbered and dated it. Times are µs since the epoch.
+
+    `encrypted_data`: the canonical base64 text, None for a tombstone. `deleted_at`: None while it lives.
+    """
+
+    entry_id: str
+    rev: int
+    encrypted_data: str | None
+    environment_id: str | None
+    created_at: int
+    updated_at: int
+    deleted_at: int | None
+
+
+class VaultHead(NamedTuple):
+    """The last `rev` and `updated_at` (µs since the epoch) that the vault gave, and how many entries live in it."""
+
+    rev: int
+    updated_at: int
+    live_entries: int
+
+
 class Write(NamedTuple):
     """One requested write.
 

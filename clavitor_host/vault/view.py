@@ -1,15 +1,16 @@
-"""What plugins may ask of the vault: which entries changed, never what is in them."""
+"""What plugins may ask of the vault: which entries changed, and whole copies for a vault that is to be its equal."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from clavitor_host.storage.database import Database, PointRead, Transaction
-from clavitor_host.vault.models import EntryChange, EntryChanges
-from clavitor_host.vault.reading import environment_feed, newest_feed
+from clavitor_host.vault import placing
+from clavitor_host.vault.models import EntryChange, EntryChanges, EntryCopy, VaultHead
+from clavitor_host.vault.reading import PAGE_BYTES, environment_feed, newest_feed
 from clavitor_host.vault.tables import entries, vault_head
 
 COUNTED = 1000
@@ -78,6 +79,44 @@ class VaultView:
         )
         counted: int = await tx.fetch_val(sa.select(sa.func.count()).select_from(living.limit(COUNTED).subquery()))
         return counted
+
+    async def lock(self, tx: Transaction) -> VaultHead:
+        """Return the head; no entry is written until `tx` ends, by any process, but by `tx` itself.
+
+        Every write of an entry does this first: lock other rows afterwards, or two transactions wait for each other.
+        """
+        return await placing.lock(tx)
+
+    async def copies_of(self, tx: Transaction, entry_ids: Sequence[str]) -> list[EntryCopy]:
+        """Return these entries and tombstones whole, in no particular order; what is not there is left out."""
+        return await placing.copies_of(tx, entry_ids)
+
+    async def copies(
+        self, tx: Transaction, *, after: str = "", limit: int = 1000, max_bytes: int = PAGE_BYTES
+    ) -> list[EntryCopy]:
+        """Return entries and tombstones whole, in the order of their ids, from the first one behind `after`: at most
+        `limit`, of at most `max_bytes` of base64 text together, and one at least while there is any."""
+        return await placing.copies(tx, after=after, limit=limit, max_bytes=max_bytes)
+
+    async def place(self, tx: Transaction, copies: Sequence[EntryCopy]) -> None:
+        """Write entries and tombstones exactly as another vault numbered and dated them, over what is here.
+
+        Nothing is checked, audited or told, and no hook runs: that is the caller's affair, who has called `lock`. One
+        copy of an id at most. Raises `UniqueViolation` when another entry has one of their revs: see `holders`.
+        """
+        await placing.place(tx, copies)
+
+    async def holders(self, tx: Transaction, revs: Sequence[int]) -> dict[int, str]:
+        """Return which entries have these revs: `{rev: entry id}`."""
+        return await placing.holders(tx, revs)
+
+    async def renumber(self, tx: Transaction, entry_ids: Sequence[str]) -> dict[str, int]:
+        """Give entries new revs above all others, and return them by id. A statement each: for the rare few."""
+        return await placing.renumber(tx, entry_ids)
+
+    async def remove(self, tx: Transaction, entry_ids: Sequence[str]) -> None:
+        """Forget entries and tombstones altogether; readers of the change feed are not told. Two statements each."""
+        await placing.remove(tx, entry_ids)
 
 
 def _change_of(row: Mapping[str, Any]) -> EntryChange:

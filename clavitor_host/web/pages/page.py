@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import quart
 
 from clavitor_host import log
-from clavitor_host.endpoint import HOST, from_quart, internal_error
+from clavitor_host.endpoint import ADMITS, HOST, from_quart, internal_error
 from clavitor_host.errors import Problem, unauthorized
 from clavitor_host.host import Host
 from clavitor_host.http import Request
@@ -134,6 +134,11 @@ def page(
         @functools.wraps(view)
         async def guarded(**path: str) -> quart.Response:
             request = from_quart(quart.current_app.extensions[HOST])
+            response = await answer(request, path)
+            response.headers.update(request.reply_headers)
+            return response
+
+        async def answer(request: Request, path: Mapping[str, str]) -> quart.Response:
             try:
                 visit = await _admit(request, action, path, notices)
                 try:
@@ -151,6 +156,7 @@ def page(
                 log.exception("A page failed", error, path=request.path)
                 return error_page(internal_error(request.id), request.id)
 
+        guarded.__dict__[ADMITS] = True
         return guarded
 
     return wrap
@@ -164,15 +170,20 @@ async def _admit(request: Request, action: str | None, path: Mapping[str, str], 
     host = request.host
     if action is None:
         identity = await host.identify(request) if request.method in ("GET", "HEAD") else None
-        if identity is None or identity.via != "session":
+        if identity is not None and identity.via != "session":
+            identity = None
+        request.identity = identity
+        await host.admit(request, None)
+        if identity is None:
             return Visit(request, None, Access(), notices)
     else:
         identity = await host.authenticate(request)
         if identity.via != "session":
             raise unauthorized()
+        request.identity = identity
+        await host.admit(request, action)
         resource = Resource(action.partition(".")[0], next(iter(path.values()), None))
         await host.authorize(identity, action, resource)
-    request.identity = identity
     return Visit(request, identity, await access(host, identity), notices)
 
 

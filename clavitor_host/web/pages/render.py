@@ -65,7 +65,7 @@ def error_page(error: Problem, request_id: str = "") -> quart.Response:
     title = _TITLES.get(error.status, error.title)
     context = {"visit": None, "error": error, "title": title, "request_id": request_id}
     response = respond("error.html", context, error.status)
-    response.headers.update({name: value for name, value in error.headers.items() if name == "Retry-After"})
+    response.headers.update({name: value for name, value in error.headers.items() if name != "WWW-Authenticate"})
     return response
 
 
