@@ -1,0 +1,77 @@
+"""`Replication`: what the parts of one app share. The rules are in the modules named after them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from clavitor_commercial_replication import state
+from clavitor_commercial_replication.config import ReplicationConfig
+from clavitor_commercial_replication.metrics import ReplicationMetrics
+from clavitor_commercial_replication.peers import Secrets
+from clavitor_host.api import Host, log
+
+NAME = "commercial_replication"
+
+QUEUED = "replication.queued"
+"""The topic of `host.signals` that is sent when something waits to be sent."""
+
+IDENTITY = "identity.changed"
+"""The host's topic: users or tokens have changed."""
+
+
+class Replication:
+    """One per app: `host.state["commercial_replication"]`.
+
+    `wake`: set when there may be something to send. `tokens_changed`: set when the mirrored tokens may be out of date.
+    """
+
+    def __init__(self, host: Host, config: ReplicationConfig, metrics: ReplicationMetrics) -> None:
+        self.host = host
+        self.config = config
+        self.metrics = metrics
+        self.secrets = Secrets(config)
+        self.wake = asyncio.Event()
+        self.tokens_changed = asyncio.Event()
+        self._subscriptions: list[Callable[[], None]] = []
+
+    @property
+    def on(self) -> bool:
+        """Whether this POP takes part in replication at all."""
+        return self.config.role is not None
+
+    async def start(self) -> None:
+        """Make or read the state, and listen for what concerns it."""
+        if self.config.role is None:
+            return
+        self.secrets.load()
+        found = await state.begin(self.host, self.config.role)
+        if found.role != self.config.role:
+            log.warning(
+                "This POP's role is not the configured one: it was promoted, fenced or re-seeded",
+                role=found.role,
+                configured=self.config.role,
+            )
+        if not self.host.offline:
+            self._subscribe(QUEUED)
+            self._subscribe(state.CHANGED)
+            self._subscriptions.append(self.host.signals.subscribe(IDENTITY, self._note_tokens))
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+
+    def _subscribe(self, topic: str) -> None:
+        self._subscriptions.append(self.host.signals.subscribe(topic, lambda _: self.wake.set()))
+
+    def _note_tokens(self, _: str | None) -> None:
+        self.tokens_changed.set()
+        self.wake.set()
+
+
+def service_of(host: Host) -> Replication:
+    """Return the service of an app."""
+    found = host.state[NAME]
+    assert isinstance(found, Replication)
+    return found
