@@ -225,13 +225,16 @@ async def _admit_foreign() -> None:
         return
     host: Host = quart.current_app.extensions[HOST]
     if host.hooks.has("admit"):
-        await host.admit(from_quart(host), None)
+        quart.g.admitted = request = from_quart(host)
+        await host.admit(request, None)
 
 
 async def _note_route(response: ResponseTypes) -> ResponseTypes:
-    """Tell the gateway which route answered, for its metrics."""
+    """Tell the gateway which route answered, for its metrics; add what `_admit_foreign` was given for the reply."""
     if quart.request.url_rule is not None:
         quart.request.scope["state"]["route"] = quart.request.url_rule.rule
+    if "admitted" in quart.g:
+        response.headers.update(quart.g.admitted.reply_headers)
     return response
 
 

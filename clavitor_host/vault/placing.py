@@ -55,6 +55,7 @@ async def place(tx: Transaction, copies: Sequence[EntryCopy]) -> None:
     known = {row["entry_id"]: row for row in await tx.fetch_by_keys(entries, _KNOWN, "entry_id", ids)}
     await tx.insert_many(entries, [copy._asdict() for copy in copies], upsert_on=("entry_id",), update=_UPDATED)
     left = [row for copy in copies if (row := _departure(known.get(copy.entry_id), copy)) is not None]
+    await _make_way(tx, left)
     await tx.insert_many(
         entry_departures,
         left,
@@ -144,6 +145,26 @@ def _departure(known: Mapping[str, Any] | None, copy: EntryCopy) -> dict[str, An
         "created_at": known["created_at"],
         "departed_at": copy.updated_at,
     }
+
+
+async def _make_way(tx: Transaction, left: Sequence[Mapping[str, Any]]) -> None:
+    """Give earlier departures that have one of these revs the rev that their entry has now.
+
+    They are of entries that had the rev when another vault did not know of it yet. Their readers may be told again.
+    """
+    for row in left:
+        taken = (
+            entry_departures.c.environment_id == row["environment_id"],
+            entry_departures.c.rev == row["rev"],
+            entry_departures.c.entry_id != row["entry_id"],
+        )
+        other = await tx.fetch_one(
+            sa.select(entries.c.entry_id, entries.c.rev)
+            .join(entry_departures, entry_departures.c.entry_id == entries.c.entry_id)
+            .where(*taken)
+        )
+        if other is not None:
+            await tx.execute(sa.update(entry_departures).where(*taken).values(rev=other["rev"]))
 
 
 async def _advance(tx: Transaction, head: VaultHead) -> None:
