@@ -197,19 +197,20 @@ class Transaction:
 
     async def flush(self) -> None:
         """Write the deferred rows: one statement for each kind, kinds in the order they first came. Then do what
-        waits for the commit."""
-        kinds: dict[Deferred, list[Mapping[str, Any]]] = {}
-        for shape, row in self._deferred:
-            kinds.setdefault(shape, []).append(row)
-        self._deferred.clear()
-        for shape, rows in kinds.items():
-            await self._insert(shape, rows)
-        works: dict[BeforeCommit, list[Any]] = {}
-        for work, item in self._before_commit:
-            works.setdefault(work, []).append(item)
-        self._before_commit.clear()
-        for work, items in works.items():
-            await work(self, items)
+        waits for the commit, and again what that has left to be done."""
+        while self._deferred or self._before_commit:
+            kinds: dict[Deferred, list[Mapping[str, Any]]] = {}
+            for shape, row in self._deferred:
+                kinds.setdefault(shape, []).append(row)
+            self._deferred.clear()
+            for shape, rows in kinds.items():
+                await self._insert(shape, rows)
+            works: dict[BeforeCommit, list[Any]] = {}
+            for work, item in self._before_commit:
+                works.setdefault(work, []).append(item)
+            self._before_commit.clear()
+            for work, items in works.items():
+                await work(self, items)
 
     async def commit(self) -> None:
         """Write what is deferred and commit. For `Database` and `GroupCommitWriter` only."""
