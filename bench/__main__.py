@@ -14,7 +14,7 @@ from bench import machine
 from bench.report import Section
 from bench.rounds import Bench, BrokenError, LoadGenerator, Pace
 
-SECTIONS = ("get", "put", "postgres", "start", "bundle", "held", "licensing", "fleet", "streams")
+SECTIONS = ("get", "put", "postgres", "start", "bundle", "held", "licensing", "fleet", "streams", "replication")
 
 
 def sections(cores: machine.Cores, pace: Pace, only: list[str], *, quick: bool) -> Iterator[Section]:
@@ -55,6 +55,10 @@ def sections(cores: machine.Cores, pace: Pace, only: list[str], *, quick: bool) 
                     from bench import streams
 
                     yield streams.run(bench, quick=quick)
+                elif name == "replication":
+                    from bench import replication
+
+                    yield from replication.run(bench, quick=quick)
                 else:
                     from bench import bundle
 

@@ -4,13 +4,15 @@ Kinds: `asgi` and `quart` are the bare floors under the product's server, `stock
 Hypercorn as it comes, `naive` the naive way, `product` is `clavitor serve` itself, `holding` the same with the plugin
 that holds callers (`--tls FOLDER`: over TLS), `licensed` and `unlicensed` the same with and without licensing
 (`--license FOLDER`: of the licence and its key), `fleet` the same with the fleet, and licensing without a licence,
-`streams` the same with the fleet alone, for many agents that listen.
+`streams` the same with the fleet alone, for many agents that listen, `replicating` the same with replication
+(`--replication JSON`: `role`, `peer`, and `hashes` "no" to leave out what proves two vaults equal).
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import sys
 from pathlib import Path
@@ -33,10 +35,8 @@ def serve_ours(app: Any, port: int) -> None:
         uvloop.run(run(bound))
 
 
-def add_holding(tls: Path | None) -> None:
-    """Make this a server that holds callers: the least edition, and the plugin. It takes 2,200 connections."""
-    from clavitor_commercial_tarpit.plugin import Tarpit
-
+def set_commercial(distribution: str, plugin: Any) -> None:
+    """Make this a server of the least edition and one plugin of a commercial bundle."""
     from clavitor_host.api import Plugin, hookimpl
     from clavitor_host.plugins import frozen
     from clavitor_host.plugins.models import FrozenPlugin
@@ -49,9 +49,46 @@ def add_holding(tls: Path | None) -> None:
         def edition_name(self) -> str:
             return "commercial"
 
-    plugins = (FrozenPlugin("edition", Edition), FrozenPlugin("clavitor-commercial-tarpit", Tarpit))
+    plugins = (FrozenPlugin("edition", Edition), FrozenPlugin(distribution, plugin))
     bundle = frozen.BundleInfo("bench", "commercial", plugins)
     vars(frozen)["frozen_set"] = lambda root=None: bundle
+
+
+def set_replication(given: dict[str, str]) -> None:
+    """Make this a server with the replication plugin, switched off unless there is a role."""
+    from clavitor_commercial_replication.plugin import CommercialReplication
+
+    set_commercial("clavitor-commercial-replication", CommercialReplication)
+    if not given:
+        return
+    role = given["role"]
+    settings = {
+        "ROLE": role,
+        "SOURCE_POP": role,
+        "SECRET": "0" * 64,
+        "BACKUP_URL": given.get("peer", ""),
+        "PRIMARY_LOCATION": "http://127.0.0.1:1" if role == "backup" else "",
+        "AUTHORIZED_PRIMARIES": '["primary"]' if role == "backup" else "",
+    }
+    for name, value in settings.items():
+        if value:
+            os.environ[f"CLAVITOR_COMMERCIAL_REPLICATION_{name}"] = value
+    if given.get("hashes") == "no":
+        from clavitor_commercial_replication import marking
+
+        async def count_nothing(tx: Any, changes: Any, epoch: int, buckets: bytes) -> None:
+            await tx.execute(
+                "UPDATE replication_state SET head_rev = :head_rev WHERE id = 1", {"head_rev": changes[-1].rev}
+            )
+
+        vars(marking)["_count"] = count_nothing
+
+
+def add_holding(tls: Path | None) -> None:
+    """Make this a server that holds callers. It takes 2,200 connections."""
+    from clavitor_commercial_tarpit.plugin import Tarpit
+
+    set_commercial("clavitor-commercial-tarpit", Tarpit)
     os.environ["CLAVITOR_LIMITS_MAX_CONNECTIONS"] = "2200"
     if tls is not None:
         os.environ["CLAVITOR_TLS_CERT"] = str(tls / "server.pem")
@@ -131,6 +168,7 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int)
     parser.add_argument("--tls", type=Path)
     parser.add_argument("--license", type=Path)
+    parser.add_argument("--replication", type=json.loads)
     given = parser.parse_args()
     if given.cpu:
         os.sched_setaffinity(0, given.cpu)
@@ -142,7 +180,9 @@ def main() -> None:
         set_licensing(given.license if given.kind == "licensed" else None)
     if given.kind in ("fleet", "streams"):
         set_fleet(licensing=given.kind == "fleet")
-    if given.kind in ("product", "holding", "licensed", "unlicensed", "fleet", "streams"):
+    if given.kind == "replicating":
+        set_replication(given.replication)
+    if given.kind in ("product", "holding", "licensed", "unlicensed", "fleet", "streams", "replicating"):
         serve_product(given.data, given.port, given.max_batch, given.database_url)
         return
     from bench import floors
