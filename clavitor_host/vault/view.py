@@ -87,6 +87,13 @@ class VaultView:
         """
         return await placing.lock(tx)
 
+    async def advance(self, tx: Transaction, rev: int) -> None:
+        """Give no rev up to `rev` any more: for a vault that takes the place of another, whose last ones it may not know.
+        Nothing happens when the head is that far already."""
+        head = await placing.lock(tx)
+        if rev > head.rev:
+            await tx.execute(sa.update(vault_head).where(vault_head.c.id == 1).values(rev=rev))
+
     async def copies_of(self, tx: Transaction, entry_ids: Sequence[str]) -> list[EntryCopy]:
         """Return these entries and tombstones whole, in no particular order; what is not there is left out."""
         return await placing.copies_of(tx, entry_ids)

@@ -263,3 +263,13 @@ async def test_a_copied_vault_is_equal_to_the_first(host: Host, client_for: Clie
     assert (await everything(host), await head(host)) == (first, was)
     here = [(each.entry_id, each.rev) for each in first if each.environment_id == "blue"]
     assert {(entry_id, rev) for entry_id, rev, _ in await feed(blue)} == set(here)
+
+
+async def test_a_head_that_was_advanced_gives_higher_revs_only_and_never_goes_back(host: Host) -> None:
+    assert await put(host, "a") == 1
+    async with host.db.transaction() as tx:
+        await host.vault.advance(tx, 1_000)
+        await host.vault.advance(tx, 7)
+        assert await host.vault.holders(tx, [1]) == {1: "a"}
+    assert await host.vault.head_rev() == 1_000
+    assert await put(host, "b") == 1_001
