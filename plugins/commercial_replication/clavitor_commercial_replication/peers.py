@@ -156,5 +156,7 @@ def _read(path: Path) -> Iterable[bytes]:
     if len(content) > MAX_FILE or not 1 <= len(lines) <= 2:
         raise ConfigError(f"{where}: expected one line with the secret, and at most a second one.")
     if any(len(line) < MIN_SECRET for line in lines):
-        raise ConfigError(f"{where}: expected {MIN_SECRET} characters or more a line; `openssl rand -hex 32` makes one.")
+        raise ConfigError(
+            f"{where}: expected {MIN_SECRET} characters or more a line; `openssl rand -hex 32` makes one."
+        )
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from clavitor_commercial_replication import state
+from clavitor_commercial_replication import startup, state
 from clavitor_commercial_replication.config import ReplicationConfig
 from clavitor_commercial_replication.metrics import ReplicationMetrics
 from clavitor_commercial_replication.peers import Secrets
@@ -44,6 +44,7 @@ class Replication:
         """Make or read the state, and listen for what concerns it."""
         if self.config.role is None:
             return
+        startup.check(self.host, self.config)
         self.secrets.load()
         found = await state.begin(self.host, self.config.role)
         if found.role != self.config.role:

@@ -1,0 +1,211 @@
+"""Taking the primary's writes: one request is one transaction, and is answered after its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import sqlalchemy as sa
+
+from clavitor_commercial_replication import digests, fencing, mirror, rules, state, tables
+from clavitor_commercial_replication.merging import ACTOR, CATEGORY, Merge
+from clavitor_commercial_replication.models import Answer, Batch, Peer, State
+from clavitor_host.api import AuditEntry, Problem, StorageUnavailable, Transaction, problem
+
+if TYPE_CHECKING:
+    from clavitor_commercial_replication.service import Replication
+
+NOT_A_BACKUP = "not_a_backup"
+CONFLICT_ALERT = "REPLICATION_CONFLICT"
+
+_PEER_FIELDS = (
+    "pop",
+    "heard_at",
+    "head_rev",
+    "depth",
+    "complete_rev",
+    "applied_max_rev",
+    "as_of",
+    "compared_at",
+    "mismatches",
+)
+_WRITE_STATE = (
+    sa.update(tables.state)
+    .where(tables.state.c.id == 1)
+    .values({name: sa.bindparam(f"new_{name}") for name in ("epoch", "stream_id", "head_rev", "buckets")})
+)
+_WRITE_PEER = (
+    sa.update(tables.peer)
+    .where(tables.peer.c.id == 1)
+    .values({name: sa.bindparam(f"new_{name}") for name in _PEER_FIELDS})
+)
+
+
+class _Sent(NamedTuple):
+    service: Replication
+    pop: str
+    batch: Batch
+
+
+async def apply(service: Replication, pop: str, batch: Batch) -> Answer:
+    """Apply a batch from the POP `pop`, and return what became of each entry once it is durable.
+
+    Raises 409 `not_a_backup`, `stale_epoch` or `foreign_stream`, and `StorageUnavailable`: then nothing is applied. A
+    primary that is shown a higher epoch has been superseded, and turns read-only before it refuses.
+    """
+    try:
+        answer = await service.host.writer.submit(_apply, _Sent(service, pop, batch))
+    except Problem as error:
+        epoch = batch.epoch or 0
+        if error.code == NOT_A_BACKUP and error.extra["role"] == "primary" and epoch > error.extra["epoch"]:
+            await fencing.fence(service, "superseded", epoch)
+        raise
+    await _tell(service, pop, answer)
+    return answer
+
+
+async def _apply(tx: Transaction, requests: Sequence[_Sent]) -> Sequence[Answer | Exception]:
+    """Apply the requests that share one commit, in their order."""
+    backup = await _Backup.open(requests[0].service, tx)
+    answers: list[Answer | Exception] = []
+    for request in requests:
+        try:
+            answers.append(await backup.take(request.pop, request.batch))
+        except StorageUnavailable:
+            raise
+        except Problem as error:
+            answers.append(error)
+    await backup.close()
+    return answers
+
+
+async def _tell(service: Replication, pop: str, answer: Answer) -> None:
+    """Count what was done, and tell the operator of conflicts: somebody else has written here."""
+    applied = service.metrics.applied
+    for outcome, ids in (("applied", answer.acknowledged), ("exists", answer.already_exists)):
+        if ids:
+            applied.labels(outcome).inc(len(ids))
+    if not answer.failures:
+        return
+    applied.labels("failed").inc(len(answer.failures))
+    conflicts = [failure.entry_id for failure in answer.failures if failure.code == "conflict"]
+    if conflicts:
+        await service.host.edition.alert_operator(
+            CONFLICT_ALERT,
+            f"{len(conflicts)} entries of {pop} are refused: this POP has other content under the same number.",
+            {"pop": pop, "entries": conflicts[:20], "count": len(conflicts)},
+        )
+
+
+class _Backup:
+    """What this POP is and knows, from the lock to the end of one transaction."""
+
+    def __init__(self, service: Replication, tx: Transaction, found: State, peer: Peer, merge: Merge) -> None:
+        self._service = service
+        self._tx = tx
+        self._state = found
+        self._peer = peer
+        self._merge = merge
+        self._now = service.host.clock.now_us()
+        self._changed = False
+
+    @classmethod
+    async def open(cls, service: Replication, tx: Transaction) -> _Backup:
+        """Lock the vault's head, and read."""
+        head = await service.host.vault.lock(tx)
+        found = await state.required(tx)
+        merge = Merge(service.host.vault, tx, head.rev, await state.buckets(tx))
+        return cls(service, tx, found, await state.peer(tx), merge)
+
+    async def take(self, pop: str, batch: Batch) -> Answer:
+        """Apply one request."""
+        await self._admit(pop, batch)
+        self._changed = True
+        done = await self._merge.apply(pop, batch.items) if batch.items else _NOTHING
+        if batch.tokens is not None:
+            known = mirror.digest(batch.tokens)
+            await mirror.replace(self._tx, batch.tokens, known)
+            self._peer = self._peer._replace(tokens_digest=known)
+        self._hear(pop, batch, done)
+        differing = self._compare(batch)
+        return done._replace(
+            epoch=self._state.epoch,
+            applied_max_rev=self._peer.applied_max_rev,
+            batch_id=batch.batch_id,
+            differing=differing,
+            tokens_digest=self._peer.tokens_digest,
+        )
+
+    async def close(self) -> None:
+        """Write what has changed; the audit rows last, since they lock the audit log."""
+        if not self._changed:
+            return
+        found, peer = self._state, self._peer
+        numbers = {"epoch": found.epoch, "stream_id": found.stream_id}
+        written = {**numbers, "head_rev": self._merge.head_rev, "buckets": self._merge.buckets}
+        await self._tx.execute(_WRITE_STATE, {f"new_{name}": value for name, value in written.items()})
+        await self._tx.execute(_WRITE_PEER, {f"new_{name}": getattr(peer, name) for name in _PEER_FIELDS})
+        if self._merge.audit:
+            await self._service.host.audit.record(self._tx, *self._merge.audit)
+
+    async def _admit(self, pop: str, batch: Batch) -> None:
+        """Raise unless this POP follows that one's stream; a higher epoch is followed from now on."""
+        known = self._state
+        about = {"epoch": known.epoch, "role": known.role, "stream_id": known.stream_id}
+        if known.role != "backup":
+            raise problem(409, NOT_A_BACKUP, f"This POP is no backup; it is {known.role}.", **about)
+        if batch.epoch is None:
+            return
+        if rules.is_stale(batch.epoch, known.epoch):
+            detail = f"The primary of epoch {batch.epoch} has been superseded: this POP knows epoch {known.epoch}."
+            raise problem(409, "stale_epoch", detail, **about)
+        if batch.epoch > known.epoch:
+            await self._adopt(pop, batch)
+        elif batch.epoch == known.epoch and known.stream_id not in (None, batch.stream_id):
+            detail = f"This POP follows another primary's stream in epoch {known.epoch}: promote one of them anew."
+            raise problem(409, "foreign_stream", detail, **about)
+
+    async def _adopt(self, pop: str, batch: Batch) -> None:
+        """Follow another epoch: what was counted in the last one's numbers is unknown in the new ones."""
+        before = self._state
+        assert batch.epoch is not None
+        self._state = before._replace(epoch=batch.epoch, stream_id=batch.stream_id)
+        self._peer = self._peer._replace(head_rev=0, depth=0, complete_rev=0, applied_max_rev=0, as_of=None)
+        self._merge.audit.append(
+            AuditEntry(
+                category=CATEGORY,
+                action="adopt_epoch",
+                actor=ACTOR,
+                title=f"follows {pop} in epoch {batch.epoch}",
+                payload={"epoch": batch.epoch, "stream_id": batch.stream_id or "", "epoch_before": before.epoch},
+            )
+        )
+        await self._service.host.signals.send(self._tx, state.CHANGED)
+
+    def _hear(self, pop: str, batch: Batch, done: Answer) -> None:
+        """Note what the request says of its sender. A late duplicate takes nothing back."""
+        peer = self._peer._replace(pop=pop, heard_at=self._now)
+        if batch.head_rev is not None and batch.head_rev >= peer.head_rev:
+            peer = peer._replace(head_rev=batch.head_rev, depth=batch.depth or 0)
+        if not done.failures and self._state.reseed_from is None:
+            if batch.complete_rev is not None:
+                peer = peer._replace(complete_rev=max(peer.complete_rev, batch.complete_rev))
+            if batch.as_of is not None:
+                peer = peer._replace(as_of=max(peer.as_of or 0, batch.as_of))
+        if batch.epoch is not None:
+            peer = peer._replace(applied_max_rev=max(peer.applied_max_rev, done.applied_max_rev))
+        self._peer = peer
+
+    def _compare(self, batch: Batch) -> list[int] | None:
+        """Return the buckets that differ; None when none were sent, or when they say nothing: an old request's, or
+        while a re-seed is under way."""
+        if batch.buckets is None or self._state.reseed_from is not None:
+            return None
+        if batch.head_rev is not None and batch.head_rev < self._peer.head_rev:
+            return None
+        differing = digests.differing(self._merge.buckets, batch.buckets)
+        self._peer = self._peer._replace(compared_at=self._now, mismatches=len(differing))
+        return differing
+
+
+_NOTHING = Answer((), (), ())

@@ -1,0 +1,50 @@
+"""What the configuration of one plugin alone cannot tell: checked when the server starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clavitor_host.api import ConfigError
+
+if TYPE_CHECKING:
+    from clavitor_commercial_replication.config import ReplicationConfig
+    from clavitor_host.api import Host
+
+_TABLE = "plugins.commercial_replication"
+
+
+def check(host: Host, config: ReplicationConfig) -> None:
+    """Raise `ConfigError` when the POPs could not know each other with this configuration, in one line."""
+    if not config.mutual_tls:
+        return
+    _check_files(config)
+    shared = config.secret is not None or config.secret_file is not None
+    asks = host.config.tls.client_ca is not None and host.config.tls.client_auth != "none"
+    if config.authorized_primaries and not shared and not asks:
+        raise ConfigError(
+            f'{_TABLE}.tls_cert: the other POP shows a certificate too, so [tls] needs client_auth = "optional" (or '
+            '"required") and client_ca; or give both POPs a secret.'
+        )
+
+
+def _check_files(config: ReplicationConfig) -> None:
+    import ssl
+
+    assert config.tls_cert is not None and config.tls_key is not None and config.tls_ca is not None
+    for name in ("tls_cert", "tls_key", "tls_ca"):
+        path = getattr(config, name)
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"{_TABLE}.{name}: {path} cannot be read: {error.strerror}.") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key, lambda: "")
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(
+            f"{_TABLE}.tls_cert: {config.tls_cert} and {config.tls_key} are no PEM certificate and its plain key."
+        ) from None
+    try:
+        context.load_verify_locations(config.tls_ca)
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"{_TABLE}.tls_ca: {config.tls_ca} holds no PEM certificate.") from None
