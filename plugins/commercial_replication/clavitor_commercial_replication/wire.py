@@ -44,16 +44,25 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def encode(batch: Batch) -> bytes:
-    """Return the body of a request. The SHA-256 of what has none yet is added."""
-    body: dict[str, Any] = {"source_pop": batch.source_pop, "entries": [_item_out(item) for item in batch.items]}
+    """Return the bytes of a request."""
+    return json.dumps(body(batch), separators=(",", ":"), allow_nan=False).encode()
+
+
+def body(batch: Batch) -> dict[str, Any]:
+    """Return the JSON of a request. The SHA-256 of what has none yet is added."""
+    result: dict[str, Any] = {"source_pop": batch.source_pop, "entries": [_item_out(item) for item in batch.items]}
     for name in _BATCH_FIELDS:
         if (value := getattr(batch, name)) is not None:
-            body[name] = value
+            result[name] = value
     if batch.buckets is not None:
-        body["hashes"] = binascii.b2a_base64(batch.buckets, newline=False).decode()
+        result["hashes"] = binascii.b2a_base64(batch.buckets, newline=False).decode()
     if batch.tokens is not None:
-        body["tokens"] = [token._asdict() for token in batch.tokens]
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        result["tokens"] = [_present(token._asdict()) for token in batch.tokens]
+    return result
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _item_out(item: Item) -> dict[str, Any]:
@@ -72,13 +81,14 @@ def _item_out(item: Item) -> dict[str, Any]:
     return out
 
 
-def parse(body: Any) -> Batch:
+def parse(value: Any) -> Batch:
     """Return the batch that a request's JSON means.
 
     Raises 413 `batch_too_large`, and 400 `invalid_field` or `sha256_mismatch` naming the member.
     """
-    if not isinstance(body, dict):
+    if not isinstance(value, dict):
         raise invalid_field("body", "a JSON object")
+    body: Mapping[str, Any] = value
     source_pop = body.get("source_pop")
     if not isinstance(source_pop, str) or not _POP.fullmatch(source_pop):
         raise invalid_field("source_pop", "the name of a POP")
@@ -94,7 +104,7 @@ def parse(body: Any) -> Batch:
     tokens = body.get("tokens")
     return Batch(
         source_pop=source_pop,
-        items=[_item(value, number, epoch) for number, value in enumerate(entries)],
+        items=[_item(entry, number, epoch) for number, entry in enumerate(entries)],
         epoch=epoch,
         stream_id=stream_id,
         batch_id=_text(body, "batch_id"),
@@ -234,7 +244,7 @@ _BATCH_FIELDS = (
 
 def encode_answer(answer: Answer) -> dict[str, Any]:
     """Return the JSON of an answer."""
-    body: dict[str, Any] = {
+    result: dict[str, Any] = {
         "acknowledged": list(answer.acknowledged),
         "failed": [failure.entry_id for failure in answer.failures],
         "already_exists": list(answer.already_exists),
@@ -245,8 +255,8 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
         "tokens_digest": answer.tokens_digest,
     }
     if answer.differing is not None:
-        body["differing"] = list(answer.differing)
-    return body
+        result["differing"] = list(answer.differing)
+    return result
 
 
 def read_answer(content: bytes, sent: Batch) -> Answer:
@@ -255,11 +265,12 @@ def read_answer(content: bytes, sent: Batch) -> Answer:
     Raises `ValueError` for what is no answer, or that of another batch: then nothing counts as acknowledged.
     """
     try:
-        body = json.loads(content.decode())
+        value = json.loads(content.decode())
     except RecursionError:
         raise ValueError("the answer is not JSON that can be read") from None
-    if not isinstance(body, dict):
+    if not isinstance(value, dict):
         raise ValueError("the answer is no JSON object")
+    body: Mapping[str, Any] = value
     batch_id = body.get("batch_id")
     if batch_id is not None and batch_id != sent.batch_id:
         raise ValueError("the answer is that of another batch")
