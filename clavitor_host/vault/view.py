@@ -88,7 +88,7 @@ class VaultView:
         return await placing.lock(tx)
 
     async def advance(self, tx: Transaction, rev: int) -> None:
-        """Give no rev up to `rev` any more: for a vault that takes the place of another, whose last ones it may not know.
+        """Give no rev up to `rev` any more: for a vault that takes the place of another, whose last it may not know.
         Nothing happens when the head is that far already."""
         head = await placing.lock(tx)
         if rev > head.rev:
