@@ -7,7 +7,7 @@ is not touched again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clavitor_commercial_replication import digests, queue, state, tables
 from clavitor_commercial_replication.models import State, Task
@@ -51,7 +51,7 @@ async def _account(tx: Transaction, known: State, page: Sequence[EntryCopy]) -> 
     missing = [copy for copy in page if copy.entry_id not in versions or versions[copy.entry_id]["rev"] != copy.rev]
     if not missing:
         return
-    made = [
+    made: list[dict[str, Any]] = [
         {
             "entry_id": copy.entry_id,
             "epoch": epoch,
@@ -60,8 +60,8 @@ async def _account(tx: Transaction, known: State, page: Sequence[EntryCopy]) -> 
         }
         for copy in missing
     ]
-    gone = [(copy.entry_id, versions[copy.entry_id]["digest"]) for copy in missing if copy.entry_id in versions]
-    moved = [*gone, *((row["entry_id"], row["digest"]) for row in made)]
+    old = [versions[copy.entry_id] for copy in missing if copy.entry_id in versions]
+    moved: list[tuple[str, bytes]] = [(str(row["entry_id"]), row["digest"]) for row in (*old, *made)]
     await tx.insert_many(tables.versions, made, upsert_on=("entry_id",), update=("epoch", "rev", "digest"))
     await state.update(tx, buckets=digests.combined(await state.buckets(tx), moved))
     if known.role == "primary":

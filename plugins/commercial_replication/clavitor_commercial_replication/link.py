@@ -160,7 +160,7 @@ class Link:
 async def _read(answer: httpx.Response) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    async for piece in answer.aiter_raw():
+    async for piece in answer.aiter_bytes():
         size += len(piece)
         if size > MAX_ANSWER:
             raise Unreachable("unreadable", f"The answer has more than {MAX_ANSWER} bytes.", answer.status_code)

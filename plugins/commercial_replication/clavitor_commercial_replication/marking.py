@@ -44,7 +44,6 @@ _BOTH = f"WITH marked AS ({_MARK}) {_QUEUE}".replace(":epoch", "CAST(:epoch AS b
 def note(service: Replication, tx: Transaction, change: Change) -> None:
     """Have a write of `tx` accounted for when it commits (the hook `entry_changing`)."""
     tx.before_commit(mark, (service, change))
-    service.host.signals.send(tx, QUEUED)
 
 
 async def mark(tx: Transaction, notes: Sequence[Note]) -> None:
@@ -66,6 +65,7 @@ async def mark(tx: Transaction, notes: Sequence[Note]) -> None:
     else:
         await tx.execute(_MARK, revs)
         await tx.execute(_QUEUE, {**revs, "epoch": epoch})
+    await service.host.signals.send(tx, QUEUED)
 
 
 async def _count(tx: Transaction, changes: Sequence[Change], epoch: int, buckets: bytes) -> None:

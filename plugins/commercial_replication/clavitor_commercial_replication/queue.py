@@ -141,7 +141,7 @@ async def quarantine(tx: Transaction, entry_id: str, rev: int, error: str, at: i
 async def requeue(tx: Transaction, entry_ids: Collection[str] | None) -> int:
     """Have quarantined entries sent again, all of them when none are named; return how many. Send `service.QUEUED`
     in the same transaction, so that the sender hears of it."""
-    wanted = tables.queue.c.quarantined_at.is_not(None)
+    wanted: sa.ColumnElement[bool] = tables.queue.c.quarantined_at.is_not(None)
     if entry_ids is not None:
         wanted = sa.and_(wanted, tables.queue.c.entry_id.in_(list(entry_ids)))
     values = {"quarantined_at": None, "error": None, "retry_count": 0}

@@ -170,7 +170,7 @@ def encoded(blob: bytes) -> str:
 async def until(true: Callable[[], Awaitable[bool]], *, seconds: float = PATIENCE) -> None:
     """Wait until `true` says so. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not await true():
+        while not await true():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""The network between POPs of one test process: requests reach the other app over ASGI, unless a test gets in between."""
+"""The network between POPs of one test process: requests reach the other app over ASGI, unless a test interferes."""
 
 from __future__ import annotations
 

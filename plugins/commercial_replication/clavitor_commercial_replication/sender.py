@@ -1,0 +1,312 @@
+"""The primary's sender: what waits goes to the backup, as soon as it is committed, and waits until it is confirmed.
+
+One stretch lasts while all goes well: a heartbeat first, then batches as there are any, heartbeats when there are none.
+Whatever goes wrong ends the stretch; after a pause the next one begins. Nothing is forgotten but by an answer that says
+so, and what was sent twice the backup knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clavitor_commercial_replication import fencing, queue, rules, state
+from clavitor_commercial_replication.backoff import FIRST, Backoff, Resting
+from clavitor_commercial_replication.batches import Batches
+from clavitor_commercial_replication.enlist import enlist
+from clavitor_commercial_replication.link import Link, LinkError, Refused, Rejected, Unauthorised
+from clavitor_commercial_replication.models import Answer, Batch, Failure, State, Task
+from clavitor_commercial_replication.window import Window
+from clavitor_host.api import StorageUnavailable, Transaction, log
+
+if TYPE_CHECKING:
+    from clavitor_commercial_replication.service import Replication
+
+ERROR_INTERVAL = 10.0
+"""Seconds for which the same error is not written down again."""
+
+MIN_BYTES = 64 * 1024
+"""Base64 text below which batches are not made smaller, however small a body the other side takes."""
+
+
+class Confirmed(NamedTuple):
+    """What an answer changes here. `acks`: `(entry id, rev)`; `at`: µs; `peer`: columns of `replication_peer`."""
+
+    acks: Sequence[tuple[str, int]]
+    at: int
+    peer: Mapping[str, Any]
+
+
+class Superseded(Exception):
+    """This POP has been fenced, and sends no more."""
+
+
+class Sender:
+    """The worker of a deployment's one sending process."""
+
+    def __init__(self, service: Replication) -> None:
+        self._service = service
+        self._host = service.host
+        self._batches = Batches(service)
+        self._backoff = Backoff()
+        self._resting = Resting(service.host.clock)
+        self._max_bytes = queue.MAX_BYTES
+        self._alerted = False
+        self._noted: tuple[str, float] = ("", 0.0)
+        self._next_heartbeat = 0.0
+        self._link: Link | None = None
+
+    async def run(self) -> None:
+        """Send for ever; ends by being cancelled."""
+        try:
+            while True:
+                try:
+                    await self._stretch()
+                except Superseded:
+                    await self._host.clock.sleep(FIRST)
+                except LinkError as error:
+                    await self._pause(error)
+                except StorageUnavailable as error:
+                    await self._pause(LinkError("storage", error.detail))
+        finally:
+            await self._close()
+
+    # --- one stretch ---------------------------------------------------------------------------------------------
+
+    async def _stretch(self) -> None:
+        self._service.wake.clear()
+        known = await state.required(self._host.db)
+        if not known.enlisted:
+            await enlist(self._service)
+        if known.role != "primary" or self._service.config.backup_url is None:
+            await self._wait(self._service.config.heartbeat_interval)
+            return
+        await self._heartbeat(known)
+        window = Window(self._service.wake)
+        try:
+            while await self._round(window):
+                pass
+        finally:
+            await window.abandon()
+
+    async def _round(self, window: Window) -> bool:
+        """Send what there is to send, then wait for something to happen; False when this POP's state has changed."""
+        self._service.wake.clear()
+        window.collect()
+        known = await state.required(self._host.db)
+        if known.role != "primary" or not known.enlisted:
+            return False
+        if (due := self._resting.wake()) is not None:
+            window.rewind(due)
+        tokens_changed = self._service.tokens_changed.is_set()  # they go with a heartbeat, once nothing is on its way
+        while window.has_room and not tokens_changed and await self._launch(window, known):
+            pass
+        if not window.empty:
+            await self._service.wake.wait()
+        elif tokens_changed or self._idle_for <= 0:
+            await self._heartbeat(known)
+        else:
+            await self._wait(self._idle_for)
+        return True
+
+    async def _launch(self, window: Window, known: State) -> bool:
+        """Send the next batch on its way; False when nothing waits."""
+        skip = window.busy | self._resting.ids if self._resting.ids else window.busy
+        found, batch = await self._batches.next(
+            known, after_rev=window.cursor, max_bytes=self._max_bytes, skip=skip, alone=window.empty
+        )
+        window.looked(found)
+        if not found.tasks:
+            return False
+        window.start(self._deliver(known, found.tasks, batch), found.tasks)
+        return True
+
+    @property
+    def _idle_for(self) -> float:
+        """Seconds until something is to be done although nothing happens."""
+        now = self._host.clock.monotonic()
+        waits = [self._next_heartbeat - now, self._batches.compare_in]
+        if (due := self._resting.due) is not None:
+            waits.append(due - now)
+        return min(waits)
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._service.wake.wait()
+
+    # --- requests and their answers ------------------------------------------------------------------------------
+
+    async def _heartbeat(self, known: State) -> None:
+        batch = await self._batches.heartbeat()
+        await self._confirm(known, (), batch, await self._request(batch))
+
+    async def _deliver(self, known: State, tasks: Sequence[Task], batch: Batch) -> None:
+        """Send a batch and take in what became of each entry. Raises `LinkError`: then nothing has."""
+        try:
+            answer = await self._request(batch)
+        except Rejected as error:
+            await self._bisect(known, tasks, error)
+            return
+        await self._confirm(known, tasks, batch, answer)
+        await self._look_after(tasks, answer)
+
+    async def _request(self, batch: Batch) -> Answer:
+        """Send a request; once more when it was not known who we are and there is a new secret."""
+        if self._link is None:
+            assert self._service.config.backup_url is not None
+            self._link = Link(self._service, self._service.config.backup_url)
+        try:
+            return await self._link.apply(batch)
+        except Unauthorised:
+            if not self._service.secrets.reload():
+                raise
+            return await self._link.apply(batch)
+
+    async def _confirm(self, known: State, tasks: Sequence[Task], batch: Batch, answer: Answer) -> None:
+        """Forget what the backup has, and note how it is."""
+        await self._check_behind(batch, answer)
+        by_id = {task.entry_id: task for task in tasks}
+        done = [by_id[entry_id] for entry_id in dict.fromkeys((*answer.acknowledged, *answer.already_exists))]
+        at = self._host.clock.now_us()
+        peer: dict[str, Any] = {
+            "heard_at": at,
+            "acked_at": at,
+            "applied_max_rev": answer.applied_max_rev,
+            "last_error": None,
+            "last_error_at": None,
+        }
+        if batch.tokens_digest is not None:
+            self._batches.known_tokens = peer["tokens_digest"] = answer.tokens_digest
+        if batch.buckets is not None and answer.differing is not None:
+            peer |= {"compared_at": at, "mismatches": len(answer.differing)}
+        acks = [(task.entry_id, task.rev) for task in done]
+        await self._host.writer.submit(self._record, Confirmed(acks, at, peer))
+        self._service.metrics.acknowledged.observe_many([max(at - task.queued_at, 0) / 1_000_000 for task in done])
+        self._succeeded()
+
+    async def _record(self, tx: Transaction, confirmed: Sequence[Confirmed]) -> Sequence[None]:
+        await self._host.vault.lock(tx)
+        acks = [ack for one in confirmed for ack in one.acks]
+        await queue.clear(tx, acks, confirmed[-1].at)
+        await state.update_peer(tx, **{name: value for one in confirmed for name, value in one.peer.items()})
+        return [None] * len(confirmed)
+
+    async def _check_behind(self, batch: Batch, answer: Answer) -> None:
+        """Stop for good when the backup has more of this stream than this vault ever wrote: it was restored."""
+        if answer.epoch == batch.epoch and answer.applied_max_rev > await self._host.vault.head_rev():
+            await fencing.fence(self._service, "behind", answer.epoch)
+            raise Superseded
+
+    # --- what was not taken --------------------------------------------------------------------------------------
+
+    async def _look_after(self, tasks: Sequence[Task], answer: Answer) -> None:
+        """Quarantine what the backup refuses for good; let the rest of what it did not take rest for a while."""
+        settled = {*answer.acknowledged, *answer.already_exists}
+        failures = {failure.entry_id: failure for failure in answer.failures}
+        again: list[Task] = []
+        for task in tasks:
+            failure = failures.get(task.entry_id, _UNANSWERED)
+            if task.entry_id in settled:
+                continue
+            if failure.retryable:
+                again.append(task)
+            else:
+                await self._quarantine(task, f"{failure.code}: {failure.detail}")
+        if again:
+            await self._try_later(again, all_failed=len(again) == len(tasks))
+
+    async def _try_later(self, tasks: Sequence[Task], *, all_failed: bool) -> None:
+        async with self._host.db.transaction() as tx:
+            await self._host.vault.lock(tx)
+            await queue.retried(tx, tasks)
+        if all_failed or not self._resting.has_room:
+            raise LinkError("failed", f"The other POP could not take {len(tasks)} entries, {tasks[0].entry_id} first.")
+        self._service.metrics.failures.labels("failed").inc()
+        for task in tasks:
+            self._resting.add(task)
+
+    async def _bisect(self, known: State, tasks: Sequence[Task], error: Rejected) -> None:
+        """Find the entry for which a batch was rejected: each half on its own, down to one."""
+        if len(tasks) > 1:
+            if error.status == 413:
+                self._max_bytes = max(MIN_BYTES, sum(len(task.raw_payload or "") for task in tasks) // 2)
+            middle = len(tasks) // 2
+            for half in (tasks[:middle], tasks[middle:]):
+                batch = self._batches.plain(known, half, self._host.clock.now_us())
+                await self._deliver(known, half, batch)
+            return
+        await self._request(self._batches.plain(known, (), self._host.clock.now_us()))  # or it is not the entry's fault
+        await self._quarantine(tasks[0], error.detail)
+
+    async def _quarantine(self, task: Task, error: str) -> None:
+        async with self._host.db.transaction() as tx:
+            await self._host.vault.lock(tx)
+            found = await queue.quarantine(tx, task.entry_id, task.rev, error, self._host.clock.now_us())
+        if not found:
+            return  # it has been written again meanwhile
+        self._service.metrics.failures.labels("quarantined").inc()
+        await self._host.edition.alert_operator(
+            "REPLICATION_QUARANTINED",
+            f"The backup POP refuses the entry {task.entry_id}: {error}",
+            {"entry_id": task.entry_id, "rev": task.rev, "error": error},
+        )
+
+    # --- trouble -------------------------------------------------------------------------------------------------
+
+    async def _pause(self, error: LinkError) -> None:
+        """Note what went wrong, draw the consequences, and wait before the next stretch."""
+        self._service.metrics.failures.labels(error.reason).inc()
+        self._resting.clear()
+        with suppress(StorageUnavailable):
+            if await self._fenced_by(error):
+                return
+            await self._note(error)
+        if isinstance(error, (Refused, Rejected)) and not self._alerted:
+            self._alerted = True
+            await self._host.edition.alert_operator(
+                "REPLICATION_REFUSED", f"The backup POP refuses to replicate. {error.detail}", {"status": error.status}
+            )
+        await self._close()
+        await self._host.clock.sleep(max(self._backoff.next(), min(error.wait, self._backoff.longest)))
+
+    async def _fenced_by(self, error: LinkError) -> bool:
+        """Fence this POP when the other one knows of a later primary; tell whether it did."""
+        epoch = error.body.get("epoch")
+        if error.status != 409 or type(epoch) is not int:
+            return False
+        known = await state.required(self._host.db)
+        if known.role != "primary" or not rules.is_stale(known.epoch, epoch):
+            return False
+        await fencing.fence(self._service, "superseded", epoch)
+        return (await state.required(self._host.db)).role != "primary"
+
+    async def _note(self, error: LinkError) -> None:
+        """Write an error down for `status`: when it is a new one, or after a while."""
+        text, now = f"{error.reason}: {error.detail}", self._host.clock.monotonic()
+        if text == self._noted[0] and now - self._noted[1] < ERROR_INTERVAL:
+            return
+        if text != self._noted[0]:
+            log.warning("Replication to the backup POP is held up", reason=error.reason, detail=error.detail)
+        self._noted = (text, now)
+        async with self._host.db.transaction() as tx:
+            await self._host.vault.lock(tx)
+            await state.update_peer(tx, last_error=text[:500], last_error_at=self._host.clock.now_us())
+
+    def _succeeded(self) -> None:
+        if self._noted[0]:
+            log.info("Replication to the backup POP goes on")
+        self._noted = ("", 0.0)
+        self._alerted = False
+        self._backoff.reset()
+        self._next_heartbeat = self._host.clock.monotonic() + self._service.config.heartbeat_interval
+
+    async def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+_UNANSWERED = Failure("", "unanswered", "The answer does not mention it.", retryable=True)
