@@ -1,12 +1,400 @@
-"""`clavitor replication`."""
+"""`clavitor replication`: looking at replication, and what a person decides about it.
+
+Works on the database itself, beside a running server or not; the server follows at once. Exit codes: 0 for a command
+that did what it was asked, 1 with one line on standard error when it could not. `status` and `verify` end with 0 only
+when all is well and equal, else with 5.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-app = typer.Typer(name="replication", help="Look at replication, and hand on the primary's role.", no_args_is_help=True)
+from clavitor_host.api import ClavitorError
+
+if TYPE_CHECKING:
+    from clavitor_commercial_replication.promotion import Preview
+    from clavitor_commercial_replication.service import Replication
+    from clavitor_commercial_replication.verify import Comparison, Repaired
+
+UNHEALTHY = 5
+"""Exit code: the command worked, and what it checked is not well."""
+
+REPAIR_WAIT = 30.0
+"""Seconds for which entries that are sent again are waited for."""
+
+app = typer.Typer(
+    name="replication",
+    help="Look at replication, compare both vaults, and hand the primary's role on.",
+    no_args_is_help=True,
+)
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ENTRY_ID]...", help="Entries, by their ids.", show_default=False)
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="URL", help="The primary, when it is not at backup_url.", show_default=False),
+]
 
 
 @app.command()
 async def status(ctx: typer.Context) -> None:
-    """Show how replication stands."""
+    """Show how replication stands: role, epoch, lag, and what is wrong with it.
+
+    Exits with 0 when all is well and both vaults were equal at the last comparison, else with 5.
+    """
+    from clavitor_commercial_replication.status import facts_of, problems, report
+    from clavitor_commercial_replication.wording import described
+
+    async with ctx.obj.offline() as host:
+        service = _service_of(host)
+        facts, found = await facts_of(service), await report(service)
+        wrong = problems(facts, service.config.stalled_after) if facts else ["Replication is off: no role is set."]
+    if ctx.obj.json:
+        _write_json(found if facts else {**found, "healthy": False, "problems": wrong})
+    else:
+        _facts(described(facts) if facts else [])
+        print("\n".join(wrong) if wrong else "All is well.")
+    if wrong:
+        raise typer.Exit(UNHEALTHY)
+
+
+@app.command()
+async def verify(
+    ctx: typer.Context,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Send the entries that differ again, and no others.")
+    ] = False,
+    discard: Annotated[
+        bool,
+        typer.Option(
+            "--discard", help="With --repair: give up what only the backup has, or has newer. It may be all there is."
+        ),
+    ] = False,
+) -> None:
+    """Compare every entry of the primary with the backup. Run it on the primary; the backup must be reachable.
+
+    Exits with 0 when both are equal, but for what is on its way, else with 5.
+    """
+    from clavitor_commercial_replication import verify as verifying
+    from clavitor_commercial_replication.asking import linked
+
+    if discard and not repair:
+        raise ClavitorError("--discard says what --repair may do: give both")
+    async with _started(ctx) as service, linked(service) as link:
+        found = await verifying.compare(service, link)
+        repaired = None
+        if repair and found.differences:
+            repaired = await verifying.repair(service, found.differences, discard=discard)
+            sent = [*repaired.resent, *repaired.rewritten, *repaired.removed]
+            await verifying.settled(service, sent, seconds=REPAIR_WAIT)
+        after = found if repaired is None else await verifying.compare(service, link)
+        stale = service.config.stalled_after
+        late = after.oldest is not None and service.host.clock.now_us() - after.oldest > stale * 1_000_000
+    well = not (after.differences or after.quarantined or late)
+    _tell_verified(ctx, found, repaired, after, well=well)
+    if not well:
+        raise typer.Exit(UNHEALTHY)
+
+
+@app.command()
+async def promote(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would mean; change nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when the primary is at work, or this POP is no complete backup.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Make this POP the primary, when the primary is gone. Shows first what may be lost.
+
+    The old primary turns read-only as soon as it hears of it, and keeps what only it has.
+    """
+    from clavitor_commercial_replication import promotion
+
+    async with _started(ctx) as service:
+        preview = await promotion.preview(service)
+        if dry_run:
+            _tell_preview(ctx, preview, done=False)
+            return
+        if preview.obstacles and not force:
+            raise ClavitorError(f"{' '.join(preview.obstacles)} Nothing was changed; --force does it nevertheless")
+        if not ctx.obj.json:
+            _tell_preview(ctx, preview, done=False)
+        _confirm("Make this POP the primary?", yes=yes)
+        done = await promotion.promote(service, force=force)
+    if ctx.obj.json:
+        _tell_preview(ctx, done, done=True)
+    else:
+        print(f"This POP is the primary now, of epoch {done.new_epoch}.")
+
+
+@app.command()
+async def unreplicated(
+    ctx: typer.Context,
+    data: Annotated[bool, typer.Option("--data", help="With --json: the encrypted data, too.")] = False,
+) -> None:
+    """List the writes that the other POP has not confirmed, and why it refuses one."""
+    from clavitor_commercial_replication import fencing
+    from clavitor_commercial_replication.wording import moment
+
+    rows: list[dict[str, Any]] = []
+    async with _started(ctx) as service:
+        after = 0
+        while page := await fencing.unreplicated(service, after_rev=after):
+            payloads = await fencing.payloads(service, page) if data else {}
+            rows += [{**row._asdict(), **({"encrypted_data": payloads[row.rev]} if data else {})} for row in page]
+            after = page[-1].rev
+    if ctx.obj.json:
+        _write_json({"unreplicated": rows})
+        return
+    _table(
+        ("ENTRY", "OPERATION", "REV", "WRITTEN", "BYTES", "REFUSED"),
+        [(r["entry_id"], r["operation"], r["rev"], moment(r["at"]), r["size"], r["error"] or "") for r in rows],
+    )
+
+
+@app.command()
+async def replay(
+    ctx: typer.Context,
+    entry_ids: Ids = None,
+    every: All = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also where the primary has a later write of the entry, which is lost.")
+    ] = False,
+    url: From = None,
+) -> None:
+    """Have the new primary take writes that only this POP has. It gives them numbers of its own.
+
+    What the new primary has written later itself is a conflict: it stays as it is, and the write stays here. Exits with
+    5 when there are conflicts.
+    """
+    from clavitor_commercial_replication import fencing
+
+    wanted = _wanted(entry_ids, every=every)
+    if overwrite and every:
+        raise ClavitorError("--overwrite is for entries that are named, not for --all")
+    async with _started(ctx) as service:
+        done = await fencing.replay(service, wanted, overwrite=overwrite, url=url)
+    if ctx.obj.json:
+        _write_json(done._asdict())
+    else:
+        print(f"Written on the primary: {len(done.written)}. There already: {len(done.same)}.")
+        for entry_id in done.conflicts:
+            print(
+                f"conflict: {_safe(entry_id)} was written on the primary later, or is not wanted there; it stays here"
+            )
+    if done.conflicts:
+        raise typer.Exit(UNHEALTHY)
+
+
+@app.command()
+async def discard(ctx: typer.Context, entry_ids: Ids = None, every: All = False, yes: Yes = False) -> None:
+    """Give up writes that only this POP has: the next re-seed removes them for good."""
+    from clavitor_commercial_replication import fencing
+
+    wanted = _wanted(entry_ids, every=every)
+    async with _started(ctx) as service:
+        rows = await fencing.chosen(service, wanted)
+        _confirm(f"Discard {len(rows)} writes that no other POP has?", yes=yes or not rows)
+        count = await fencing.discard(service, wanted)
+    if ctx.obj.json:
+        _write_json({"discarded": count})
+    else:
+        print(f"Discarded: {count}.")
+
+
+@app.command()
+async def requeue(ctx: typer.Context, entry_ids: Ids = None, every: All = False) -> None:
+    """Have the backup offered entries again that it has refused."""
+    from clavitor_commercial_replication import queue, state
+    from clavitor_commercial_replication.service import QUEUED
+
+    wanted = _wanted(entry_ids, every=every)
+    async with _started(ctx) as service, service.host.db.transaction() as tx:
+        await service.host.vault.lock(tx)
+        if (await state.required(tx)).role != "primary":
+            raise ClavitorError("this POP is not the primary: nothing is sent from here")
+        count = await queue.requeue(tx, wanted)
+        await service.host.signals.send(tx, QUEUED)
+    if ctx.obj.json:
+        _write_json({"requeued": count})
+    else:
+        print(f"Offered again: {count}.")
+
+
+@app.command()
+async def reseed(ctx: typer.Context, url: From = None, yes: Yes = False) -> None:
+    """Fill this POP anew from the primary, and be its backup. Interrupted, it goes on where it was.
+
+    What the primary does not have is removed here. Refused while writes wait here that no other POP has.
+    """
+    from clavitor_commercial_replication import reseed as reseeding
+    from clavitor_commercial_replication.asking import linked, url_of
+
+    async with _started(ctx) as service, linked(service, url) as link:
+        planned = await reseeding.plan(service, link, url or url_of(service))
+        about = planned.about
+        _note(
+            f"{'Going on with' if planned.resuming else 'Filling'} this POP from {about.pop} at {planned.url}: "
+            f"{about.entries:,} entries there, {planned.own_entries:,} here."
+        )
+        _confirm("What the primary does not have is removed here. Go on?", yes=yes or planned.resuming)
+        with _progress(quiet=ctx.obj.json) as progress:
+            done = await reseeding.reseed(service, link, planned, progress)
+    if ctx.obj.json:
+        _write_json(done._asdict())
+        return
+    print(f"Taken from the primary: {done.entries:,}. Removed here: {done.removed:,}.")
+    print(_EQUAL[done.equal])
+
+
+_EQUAL = {
+    True: "Both POPs are equal.",
+    False: "Both POPs are not equal yet: compare them with `clavitor replication verify` on the primary.",
+    None: "Whether both are equal cannot be said yet: the primary has writes on their way. See `replication status`.",
+}
+
+
+@asynccontextmanager
+async def _started(ctx: typer.Context) -> AsyncIterator[Replication]:
+    """Give the service of an app on the database. Raises `ClavitorError` where replication is off."""
+    async with ctx.obj.offline() as host:
+        service = _service_of(host)
+        if not service.on:
+            raise ClavitorError("replication is off: set a role in [plugins.commercial_replication]")
+        yield service
+
+
+def _service_of(host: Any) -> Replication:
+    from clavitor_commercial_replication.service import service_of
+
+    return service_of(host)
+
+
+def _wanted(entry_ids: Sequence[str] | None, *, every: bool) -> Collection[str] | None:
+    """Return the entries that are named, None for all."""
+    if bool(entry_ids) == every:
+        raise ClavitorError("name entries, or give --all")
+    return None if every else list(dict.fromkeys(entry_ids or ()))
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ClavitorError("no terminal to ask at: confirm with --yes")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ClavitorError("nothing was changed")
+
+
+def _progress(*, quiet: bool) -> Any:
+    from clavitor_commercial_replication.wording import progress_bar
+
+    return progress_bar("Entries", quiet=quiet)
+
+
+def _tell_preview(ctx: typer.Context, preview: Preview, *, done: bool) -> None:
+    from clavitor_commercial_replication.wording import previewed
+
+    if ctx.obj.json:
+        _write_json({**preview._asdict(), "promoted": done})
+        return
+    _facts(previewed(preview))
+    for text in (*preview.obstacles, *preview.notes):
+        print(f"- {text}")
+
+
+def _tell_verified(
+    ctx: typer.Context, found: Comparison, repaired: Repaired | None, after: Comparison, *, well: bool
+) -> None:
+    from clavitor_commercial_replication.verify import KINDS
+
+    if ctx.obj.json:
+        listed = [
+            {
+                "entry_id": one.entry_id,
+                "kind": one.kind,
+                "here": _numbers(one.ours),
+                "backup": _numbers(one.theirs),
+            }
+            for one in found.differences
+        ]
+        body = {"equal": well, "backup": after.pop, "waiting": after.waiting, "quarantined": after.quarantined}
+        fixed = None if repaired is None else repaired._asdict()
+        _write_json({**body, "differences": listed, "repaired": fixed, "left": len(after.differences)})
+        return
+    if found.differences:
+        rows = [(one.entry_id, KINDS[one.kind], _shown(one.ours), _shown(one.theirs)) for one in found.differences]
+        _table(("ENTRY", "FOUND", "HERE", "BACKUP"), rows)
+    if repaired is not None:
+        print(
+            f"Sent again: {len(repaired.resent)}. Written anew: {len(repaired.rewritten)}. "
+            f"Removed from the backup: {len(repaired.removed)}."
+        )
+        if repaired.left:
+            print(
+                f"Left alone: {len(repaired.left)}. The backup has writes that are not here; perhaps the only copy. "
+                "--repair --discard gives them up."
+            )
+    if after.quarantined:
+        print(f"Refused by the backup: {after.quarantined}. See `clavitor replication unreplicated`.")
+    if after.waiting:
+        print(f"On their way to the backup: {after.waiting}.")
+    print("Both POPs are equal." if well and not after.waiting else _unequal(after, well=well))
+
+
+def _unequal(after: Comparison, *, well: bool) -> str:
+    if well:
+        return "Both POPs are equal, but for what is on its way."
+    count = len(after.differences)
+    return f"Both POPs are not equal: {count} entries differ." if count else "The backup does not have everything."
+
+
+def _numbers(version: Any) -> dict[str, int] | None:
+    return None if version is None else {"epoch": version.epoch, "rev": version.rev}
+
+
+def _shown(version: Any) -> str:
+    return "-" if version is None else f"{version.epoch}/{version.rev}"
+
+
+def _write_json(body: Any) -> None:
+    print(json.dumps(body))
+
+
+def _facts(pairs: Iterable[tuple[str, str]]) -> None:
+    shown = list(pairs)
+    width = max((len(name) for name, _ in shown), default=0) + 1
+    for name, text in shown:
+        print(f"{name + ':':<{width}} {_safe(text)}")
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows: aligned on a terminal, else with tabs between the columns."""
+    lines = [[_safe(str(cell)) for cell in row] for row in (columns, *rows)]
+    if not sys.stdout.isatty():
+        for line in lines:
+            print("\t".join(line))
+        return
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    for line in lines:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _safe(text: str) -> str:
+    """Return a text without characters that could write over the terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def _note(text: str) -> None:
+    print(_safe(text), file=sys.stderr)

@@ -52,9 +52,9 @@ class ReplicationMetrics:
             ("queue_depth", "Entries that the backup POP has not confirmed.", lambda facts: facts.depth),
             (
                 "lag_seconds",
-                "How far the backup POP may be behind, in seconds: on a primary the age of the oldest write that is not "
-                "confirmed, on a backup the age of the last moment up to which it has everything.",
-                lambda facts: facts.lag_seconds or 0.0,
+                "How far the backup POP may be behind, in seconds: on a primary the age of the oldest write that is on "
+                "its way, on a backup the age of the last moment up to which it has everything.",
+                lambda facts: facts.lag_seconds,
             ),
             (
                 "oldest_dirty_seconds",

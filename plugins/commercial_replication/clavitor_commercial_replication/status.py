@@ -1,37 +1,240 @@
-"""How replication stands, read from the database."""
+"""How replication stands, read from the database, and what is wrong with it in plain words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import sqlalchemy as sa
+
+from clavitor_commercial_replication import state, tables
+from clavitor_commercial_replication.fencing import BECAUSE, next_step
+from clavitor_commercial_replication.models import FencedBecause, Role
+
 if TYPE_CHECKING:
-    from clavitor_commercial_replication.models import Role
     from clavitor_commercial_replication.service import Replication
+
+_WAITING = sa.select(
+    sa.func.count().label("depth"),
+    sa.func.min(tables.queue.c.queued_at).label("oldest_at"),
+    sa.func.count(tables.queue.c.quarantined_at).label("quarantined"),
+    sa.func.min(sa.case((tables.queue.c.quarantined_at.is_(None), tables.queue.c.queued_at))).label("sendable_at"),
+)
 
 
 class Facts(NamedTuple):
-    """What the database says. Seconds are ages; `_at` are µs since the epoch."""
+    """What the database says. Seconds are ages; `_at` are µs since the epoch; None: never, or not known.
 
+    `pop`: this one. `peer`, `url`: the other one. `last_success_at`: when the other POP last confirmed or sent
+    something. `sendable_at`: when the oldest write was made that is to be sent and not quarantined.
+    `lag_seconds`: on a primary the age of that write, 0 when there is none; on a
+    backup the age of the moment up to which it has everything. `told_head_rev`, `told_depth`: what the primary last
+    said. `compared_at`, `mismatches`: the last comparison of the hashes, and how many of the 256 differed.
+    """
+
+    at: int
+    pop: str
     role: Role
+    role_since: int
+    reason: FencedBecause | None
     epoch: int
+    stream_id: str | None
+    enlisted: bool
+    reseed_from: str | None
+    peer: str | None
+    url: str | None
+    heard_at: int | None
+    last_success_at: int | None
+    head_rev: int
     depth: int
     oldest_dirty_seconds: float
-    lag_seconds: float | None
-    last_success_at: int | None
+    sendable_at: int | None
+    lag_seconds: float
     quarantined: int
+    told_head_rev: int
+    told_depth: int
+    complete_rev: int
+    as_of: int | None
+    compared_at: int | None
     mismatches: int
+    last_error: str | None
+    last_error_at: int | None
 
 
 async def facts_of(service: Replication) -> Facts | None:
-    """Return how replication stands, None when it has never begun."""
-    return None
+    """Return how replication stands, None where it is off."""
+    if not service.on:
+        return None
+    async with service.host.db.snapshot() as tx:
+        known = await state.read(tx)
+        if known is None:
+            return None
+        peer = await state.peer(tx)
+        waiting = await tx.fetch_one(_WAITING)
+    assert waiting is not None
+    now = service.host.clock.now_us()
+    if known.role == "backup":
+        lag = _age(now, known.role_since if peer.as_of is None else peer.as_of)
+    else:
+        lag = _age(now, waiting["sendable_at"])
+    return Facts(
+        at=now,
+        pop=service.config.source_pop or "",
+        role=known.role,
+        role_since=known.role_since,
+        reason=known.reason,
+        epoch=known.epoch,
+        stream_id=known.stream_id,
+        enlisted=known.enlisted,
+        reseed_from=known.reseed_from,
+        peer=peer.pop,
+        url=service.config.backup_url or service.config.primary_location,
+        heard_at=peer.heard_at,
+        last_success_at=peer.heard_at if known.role == "backup" else peer.acked_at,
+        head_rev=known.head_rev,
+        depth=waiting["depth"],
+        oldest_dirty_seconds=_age(now, waiting["oldest_at"]),
+        sendable_at=waiting["sendable_at"],
+        lag_seconds=lag,
+        quarantined=waiting["quarantined"],
+        told_head_rev=peer.head_rev,
+        told_depth=peer.depth,
+        complete_rev=peer.complete_rev,
+        as_of=peer.as_of,
+        compared_at=peer.compared_at,
+        mismatches=peer.mismatches,
+        last_error=peer.last_error,
+        last_error_at=peer.last_error_at,
+    )
 
 
 async def report(service: Replication) -> dict[str, Any]:
-    """Return what `clavitor status` shows of replication."""
-    return {"on": service.on}
+    """Return how replication stands, for `clavitor status`, telemetry and scripts."""
+    facts = await facts_of(service)
+    if facts is None:
+        return {"on": False}
+    found = problems(facts, service.config.stalled_after)
+    return {
+        "on": True,
+        "healthy": not found,
+        "pop": facts.pop,
+        "role": facts.role,
+        "role_since": facts.role_since,
+        "reason": facts.reason,
+        "epoch": facts.epoch,
+        "stream": facts.stream_id,
+        "peer": {"pop": facts.peer, "url": facts.url, "heard_at": facts.heard_at},
+        "last_success_at": facts.last_success_at,
+        "head_rev": facts.head_rev,
+        "depth": facts.depth,
+        "oldest_dirty_seconds": round(facts.oldest_dirty_seconds, 3),
+        "lag_seconds": round(facts.lag_seconds, 3),
+        "quarantined": facts.quarantined,
+        "told": {
+            "head_rev": facts.told_head_rev,
+            "depth": facts.told_depth,
+            "complete_rev": facts.complete_rev,
+            "as_of": facts.as_of,
+        },
+        "hashes": {
+            "compared_at": facts.compared_at,
+            "differing": facts.mismatches,
+            "equal": None if facts.compared_at is None else facts.mismatches == 0,
+        },
+        "reseed_from": facts.reseed_from,
+        "last_error": facts.last_error,
+        "last_error_at": facts.last_error_at,
+        "problems": found,
+    }
 
 
 async def trouble(service: Replication) -> str | None:
-    """Return one sentence about what is wrong, None when nothing is."""
-    return None
+    """Return what is wrong, None when nothing is."""
+    facts = await facts_of(service)
+    found = problems(facts, service.config.stalled_after) if facts is not None else []
+    return " ".join(found) or None
+
+
+def problems(facts: Facts, stalled_after: float) -> list[str]:
+    """Return a sentence or two on each thing that is wrong, and what to do; the worst first.
+
+    stalled_after: seconds of silence that are too long.
+    """
+    if facts.role == "fenced":
+        because = f" because {BECAUSE[facts.reason]}" if facts.reason else ""
+        return [f"This POP takes no writes{because}. {next_step(facts.reason, facts.depth)}"]
+    found = _of_primary(facts, stalled_after) if facts.role == "primary" else _of_backup(facts, stalled_after)
+    if facts.mismatches:
+        found.append(
+            f"The two vaults are not equal: {facts.mismatches} of 256 hashes differed when they were last compared. "
+            "See which entries with `clavitor replication verify` on the primary; --repair sends them again."
+        )
+    elif facts.compared_at is None and facts.reseed_from is None:
+        found.append("The two vaults have not been compared yet, so it is not known that they are equal.")
+    return found
+
+
+def _of_primary(facts: Facts, stalled_after: float) -> list[str]:
+    if facts.url is None:
+        return ["Nothing is replicated: the configuration does not say where the backup is (backup_url)."]
+    found: list[str] = []
+    waits = f" {entries(facts.depth)} wait{'s' if facts.depth == 1 else ''} here." if facts.depth else ""
+    error = f" The last error was: {_sentence(facts.last_error)}" if facts.last_error else ""
+    if facts.last_success_at is None:
+        found.append(f"The backup has not answered yet.{waits}{error}")
+    elif (silent := _age(facts.at, facts.last_success_at)) > stalled_after:
+        found.append(f"Nothing has got through to the backup for {lasting(silent)}.{waits}{error}")
+    elif facts.lag_seconds > stalled_after:
+        found.append(f"The backup is {lasting(facts.lag_seconds)} behind.{waits}{error}")
+    if facts.quarantined:
+        some = f"{entries(facts.quarantined)} {'is' if facts.quarantined == 1 else 'are'}"
+        found.append(
+            f"{some} refused by the backup and not sent any more. `clavitor replication unreplicated` tells why; then "
+            "`clavitor replication requeue` offers them again."
+        )
+    if not facts.enlisted:
+        found.append("Entries from before replication was on are still being counted in.")
+    return found
+
+
+def _of_backup(facts: Facts, stalled_after: float) -> list[str]:
+    found: list[str] = []
+    if facts.reseed_from is not None:
+        found.append(
+            f"This POP is being filled from {facts.reseed_from} and is not complete. If nobody is at it, run "
+            "`clavitor replication reseed` again: it goes on where it was."
+        )
+    if facts.heard_at is None:
+        found.append("The primary has not been heard yet.")
+    elif (silent := _age(facts.at, facts.heard_at)) > stalled_after:
+        found.append(f"The primary has not been heard for {lasting(silent)}.")
+    elif facts.reseed_from is None and facts.lag_seconds > stalled_after:
+        found.append(f"This POP may be up to {lasting(facts.lag_seconds)} behind the primary.")
+    return found
+
+
+def lasting(seconds: float) -> str:
+    """Return a time span in words, in its two largest units."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "second" and not parts):
+            parts.append(f"{count} {unit}" if count == 1 else f"{count} {unit}s")
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return " ".join(parts)
+
+
+def entries(count: int) -> str:
+    """Return a number of entries in words."""
+    return "1 entry" if count == 1 else f"{count:,} entries"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _age(now: int, at: int | None) -> float:
+    return 0.0 if at is None else max(0, now - at) / 1_000_000
