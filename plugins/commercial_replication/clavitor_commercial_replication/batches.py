@@ -62,7 +62,7 @@ class Batches:
             async with self._host.db.snapshot() as tx:
                 found = await queue.look(tx, after_rev, max_bytes=max_bytes, skip=skip)
                 self._set_depth(await queue.depth(tx))
-                buckets = await self._buckets(tx, 0 < self._depth == len(found.tasks))
+                buckets = await self._buckets(tx, self._depth == len(found.tasks)) if found.tasks else None
         else:
             found = await queue.look(self._host.db, after_rev, max_bytes=max_bytes, skip=skip)
             buckets = None
