@@ -96,12 +96,18 @@ class Unreplicated(NamedTuple):
 
 async def unreplicated(service: Replication, *, after_rev: int = 0, limit: int = PAGE) -> list[Unreplicated]:
     """Return the writes that the other POP has not confirmed, by rev, the first one above `after_rev`."""
+    return await _listed(service, tables.queue.c.rev > after_rev, limit)
+
+
+async def refused(service: Replication, *, limit: int = PAGE) -> list[Unreplicated]:
+    """Return the writes that the backup refuses for good, by rev."""
+    return await _listed(service, tables.queue.c.quarantined_at.is_not(None), limit)
+
+
+async def _listed(service: Replication, wanted: sa.ColumnElement[bool], limit: int) -> list[Unreplicated]:
     columns = ("entry_id", "method", "epoch", "rev", "queued_at", "size", "environment_id", "error")
     rows = await service.host.db.fetch_all(
-        sa.select(*(tables.queue.c[name] for name in columns))
-        .where(tables.queue.c.rev > after_rev)
-        .order_by(tables.queue.c.rev)
-        .limit(limit)
+        sa.select(*(tables.queue.c[name] for name in columns)).where(wanted).order_by(tables.queue.c.rev).limit(limit)
     )
     return [Unreplicated(*(row[name] for name in columns)) for row in rows]
 

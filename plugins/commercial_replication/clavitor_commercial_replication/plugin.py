@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clavitor_host.api import (
+    AdminPage,
     Change,
     HealthCheck,
     Host,
@@ -70,9 +71,13 @@ class CommercialReplication(Plugin):
 
     @hookimpl
     def blueprints(self, host: Host) -> Sequence[Blueprint]:
-        from clavitor_commercial_replication.routes import blueprint
+        from clavitor_commercial_replication import pages, routes
 
-        return [blueprint]
+        return [routes.blueprint, pages.blueprint]
+
+    @hookimpl
+    def admin_pages(self, host: Host) -> Sequence[AdminPage]:
+        return [AdminPage("Replication", "/admin/replication", "⇄")] if self._of(host).on else []
 
     @hookimpl
     def commands(self) -> Sequence[typer.Typer]:
