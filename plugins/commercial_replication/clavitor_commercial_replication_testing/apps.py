@@ -147,7 +147,7 @@ class Pair:
 
     async def settled(self) -> None:
         """Wait until nothing waits to be sent, and assert that both vaults are equal."""
-        await until(self._caught_up)
+        await until(self.sent)
         await self.assert_equal()
 
     async def assert_equal(self) -> None:
@@ -158,7 +158,8 @@ class Pair:
         ours, theirs = [await state.buckets(pop.host.db) for pop in (self.primary, self.backup)]
         assert digests.differing(ours, theirs) == []
 
-    async def _caught_up(self) -> bool:
+    async def sent(self) -> bool:
+        """Tell whether nothing waits to be sent."""
         return await self.primary.depth() == 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from clavitor_commercial_replication import state, wire
 from clavitor_commercial_replication.config import ReplicationConfig
 from clavitor_commercial_replication.models import Batch, Item, Peer, State
@@ -121,3 +122,17 @@ async def running_backup(
         environ["CLAVITOR_DATABASE_URL"] = database
     async with running_pop(folder, environ, *plugins, clock=clock) as pop:
         yield Backup(pop.app, pop.web, pop.stack)
+
+
+@pytest.fixture
+async def backup(tmp_path: Path, database_url: str) -> AsyncIterator[Backup]:
+    """A started backup on each kind of database."""
+    async with running_backup(tmp_path / "data", database=database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def quick_backup(tmp_path: Path) -> AsyncIterator[Backup]:
+    """A started backup on SQLite: for what no database can change."""
+    async with running_backup(tmp_path / "data") as made:
+        yield made

@@ -1,0 +1,146 @@
+"""The rows of `replication_queue`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+import sqlalchemy as sa
+from clavitor_commercial_replication import queue, tables
+from clavitor_commercial_replication.models import Task
+from clavitor_commercial_replication_testing.apps import Pop
+
+from clavitor_host.api import entries
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sender: the queue stays as the test leaves it."""
+    from clavitor_commercial_replication.sender import Sender
+
+    async def idle(self: Sender) -> None:
+        await self._host.shutdown.wait()
+
+    monkeypatch.setattr(Sender, "run", idle)
+
+
+async def ids(pop: Pop, after: int = 0, *, skip: Collection[str] = (), **options: int) -> list[str]:
+    async with pop.host.db.snapshot() as tx:
+        return [task.entry_id for task in await queue.take(tx, after, skip=skip, **options)]
+
+
+async def quarantine(pop: Pop, entry_id: str, rev: int) -> bool:
+    async with pop.host.db.transaction() as tx:
+        return await queue.quarantine(tx, entry_id, rev, "it says no", 77)
+
+
+async def clear(pop: Pop, *acks: tuple[str, int]) -> int:
+    async with pop.host.db.transaction() as tx:
+        return await queue.clear(tx, acks, 123)
+
+
+async def test_tasks_come_in_rev_order_at_most_so_many(lone_primary: Pop) -> None:
+    for name in "dcba":
+        await lone_primary.put(name)
+    await lone_primary.put("c")
+    assert await ids(lone_primary) == ["d", "b", "a", "c"]
+    assert await ids(lone_primary, limit=2) == ["d", "b"]
+    assert await ids(lone_primary, 1, limit=2) == ["b", "a"]
+
+
+async def test_a_batch_has_a_bounded_number_of_bytes_and_one_entry_at_least(lone_primary: Pop) -> None:
+    for name in "abcd":
+        await lone_primary.put(name, b"x" * 300)
+    assert await ids(lone_primary, max_bytes=800) == ["a", "b"]
+    assert await ids(lone_primary, max_bytes=10) == ["a"]
+    assert await ids(lone_primary, max_bytes=1600) == ["a", "b", "c", "d"]
+
+
+async def test_what_is_on_its_way_is_passed_over(lone_primary: Pop) -> None:
+    for name in "abcd":
+        await lone_primary.put(name)
+    assert await ids(lone_primary, limit=2, skip={"a", "b"}) == ["c", "d"]
+    assert await ids(lone_primary, limit=3, skip={"b"}) == ["a", "c"]
+    assert await ids(lone_primary, limit=1, skip={"a", "b", "c", "d"}) == []
+    found = await queue.look(lone_primary.host.db, limit=3, skip={"b"})
+    assert (found.passed, found.rest_rev) == (2, 4)
+
+
+async def test_the_rest_says_what_is_dirty_behind_a_batch(lone_primary: Pop) -> None:
+    changes = [await lone_primary.put(name, b"x" * 300) for name in "abcd"]
+    found = await queue.look(lone_primary.host.db, limit=2)
+    assert (found.head_rev, found.rest_rev, found.rest_queued_at) == (4, 3, changes[2].updated_at)
+    found = await queue.look(lone_primary.host.db, max_bytes=500)
+    assert (len(found.tasks), found.rest_rev, found.rest_queued_at) == (1, 2, changes[1].updated_at)
+    await quarantine(lone_primary, "d", 4)
+    found = await queue.look(lone_primary.host.db, limit=3)
+    assert (len(found.tasks), found.head_rev, found.rest_rev) == (3, 4, None)
+    assert await queue.look(lone_primary.host.db, 4) == ([], 0, None, None, None)
+
+
+async def test_only_the_confirmed_rev_is_cleared(lone_primary: Pop) -> None:
+    first = await lone_primary.put("a", b"one")
+    second = await lone_primary.put("a", b"two")
+    other = await lone_primary.put("b")
+    assert await clear(lone_primary, ("a", first.rev), ("b", other.rev), ("never", 9)) == 1
+    assert await ids(lone_primary) == ["a"]
+    await lone_primary.check()
+    assert await clear(lone_primary, ("a", second.rev)) == 1
+    assert await clear(lone_primary, ("a", second.rev)) == 0
+    rows = await lone_primary.host.db.fetch_all(sa.select(entries.c.replicated_at, entries.c.replication_dirty))
+    assert [tuple(row.values()) for row in rows] == [(123, False), (123, False)]
+    assert await queue.depth(lone_primary.host.db) == await queue.dirty_count(lone_primary.host.db) == 0
+    await lone_primary.check()
+
+
+async def test_quarantined_entries_are_left_alone_until_they_are_written_again(lone_primary: Pop) -> None:
+    first = await lone_primary.put("a")
+    await lone_primary.put("b")
+    assert await quarantine(lone_primary, "a", first.rev)
+    assert await ids(lone_primary) == ["b"]
+    assert await queue.depth(lone_primary.host.db) == 2
+    await lone_primary.put("a")
+    assert await ids(lone_primary) == ["b", "a"]
+    assert not await quarantine(lone_primary, "a", first.rev)
+    assert await ids(lone_primary) == ["b", "a"]
+
+
+async def test_quarantined_entries_can_be_requeued(lone_primary: Pop) -> None:
+    revs = {name: (await lone_primary.put(name)).rev for name in "abc"}
+    for name, rev in revs.items():
+        await quarantine(lone_primary, name, rev)
+    async with lone_primary.host.db.transaction() as tx:
+        assert await queue.requeue(tx, ["b", "never"]) == 1
+    assert await ids(lone_primary) == ["b"]
+    async with lone_primary.host.db.transaction() as tx:
+        assert await queue.requeue(tx, None) == 2
+        assert await queue.requeue(tx, None) == 0
+    assert await ids(lone_primary) == ["a", "b", "c"]
+    row = await lone_primary.host.db.fetch_one(sa.select(tables.queue).where(tables.queue.c.entry_id == "a"))
+    assert row is not None and (row["retry_count"], row["error"]) == (0, None)
+
+
+async def test_a_failed_attempt_is_counted(lone_primary: Pop) -> None:
+    await lone_primary.put("a")
+    async with lone_primary.host.db.transaction() as tx:
+        await queue.retried(tx, await queue.take(tx, 0))
+        assert [task.retry_count for task in await queue.take(tx, 0)] == [1]
+
+
+async def test_entries_can_be_queued_again_as_they_are(lone_primary: Pop) -> None:
+    change = await lone_primary.put("a", b"one")
+    await clear(lone_primary, ("a", change.rev))
+    task = Task(change.rev, "a", "update", change.encrypted_data, None, 1, change.created_at, change.updated_at, 0)
+    async with lone_primary.host.db.transaction() as tx:
+        await queue.put(tx, [task, task])
+    assert await ids(lone_primary) == ["a"]
+    await lone_primary.check()
+
+
+async def test_the_oldest_write_that_waits_is_known(lone_primary: Pop) -> None:
+    assert await queue.oldest(lone_primary.host.db) is None
+    first = await lone_primary.put("a")
+    second = await lone_primary.put("b")
+    assert await queue.oldest(lone_primary.host.db) == first.updated_at
+    await clear(lone_primary, ("a", first.rev))
+    assert await queue.oldest(lone_primary.host.db) == second.updated_at
