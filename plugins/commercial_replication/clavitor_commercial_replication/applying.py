@@ -57,7 +57,7 @@ async def apply(service: Replication, pop: str, batch: Batch) -> Answer:
         answer = await service.host.writer.submit(_apply, _Sent(service, pop, batch))
     except Problem as error:
         epoch = batch.epoch or 0
-        if error.code == NOT_A_BACKUP and error.extra["role"] == "primary" and epoch > error.extra["epoch"]:
+        if error.code == NOT_A_BACKUP and error.extra["role"] != "backup" and epoch > error.extra["epoch"]:
             await fencing.fence(service, "superseded", epoch)
         raise
     await _tell(service, pop, answer)
@@ -170,7 +170,9 @@ class _Backup:
         before = self._state
         assert batch.epoch is not None
         self._state = before._replace(epoch=batch.epoch, stream_id=batch.stream_id)
-        self._peer = self._peer._replace(head_rev=0, depth=0, complete_rev=0, applied_max_rev=0, as_of=None)
+        self._peer = self._peer._replace(
+            head_rev=0, depth=0, complete_rev=0, applied_max_rev=0, as_of=None, compared_at=None, mismatches=0
+        )
         self._merge.audit.append(
             AuditEntry(
                 category=CATEGORY,

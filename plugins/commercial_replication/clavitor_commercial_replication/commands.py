@@ -154,7 +154,7 @@ async def unreplicated(
             rows += [{**row._asdict(), **({"encrypted_data": payloads[row.rev]} if data else {})} for row in page]
             after = page[-1].rev
     if ctx.obj.json:
-        _write_json({"unreplicated": rows})
+        _write_json({"entries": rows})
         return
     _table(
         ("ENTRY", "OPERATION", "REV", "WRITTEN", "BYTES", "REFUSED"),
@@ -213,12 +213,12 @@ async def discard(ctx: typer.Context, entry_ids: Ids = None, every: All = False,
 
 
 @app.command()
-async def requeue(ctx: typer.Context, entry_ids: Ids = None, every: All = False) -> None:
-    """Have the backup offered entries again that it has refused."""
+async def requeue(ctx: typer.Context, entry_ids: Ids = None) -> None:
+    """Offer the backup entries again that it has refused: those that are named, or all."""
     from clavitor_commercial_replication import queue, state
     from clavitor_commercial_replication.service import QUEUED
 
-    wanted = _wanted(entry_ids, every=every)
+    wanted = list(dict.fromkeys(entry_ids)) if entry_ids else None
     async with _started(ctx) as service, service.host.db.transaction() as tx:
         await service.host.vault.lock(tx)
         if (await state.required(tx)).role != "primary":

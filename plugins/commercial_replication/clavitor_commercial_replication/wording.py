@@ -20,7 +20,7 @@ Pairs = Iterator[tuple[str, str]]
 ROLES: dict[Role, str] = {
     "primary": "primary: takes writes, and sends them to the backup",
     "backup": "backup: read-only, takes the primary's writes",
-    "fenced": "stopped primary: read-only, until it is re-seeded",
+    "fenced": "fenced: it was the primary, and is read-only until it is re-seeded",
 }
 
 
