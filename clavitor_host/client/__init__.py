@@ -2,21 +2,42 @@
 
 from clavitor_host.client.agent import AgentClient
 from clavitor_host.client.errors import (
+    Behind,
     CapReached,
     ClientError,
     Conflict,
     Forbidden,
     NotFound,
+    OutcomeUnknown,
+    ReadOnly,
     Refused,
     ServerUnavailable,
     Unauthorized,
 )
-from clavitor_host.client.values import Artifact, Command, Entry, EntryChanged, Event, Resync
+from clavitor_host.client.values import (
+    Artifact,
+    BatchResult,
+    ChangesPage,
+    Command,
+    Entry,
+    EntryChanged,
+    Event,
+    Origin,
+    Resync,
+    VaultChange,
+    VaultEntry,
+    Written,
+)
+from clavitor_host.client.vault import KEEP, VaultClient
 
 __all__ = [
+    "KEEP",
     "AgentClient",
     "Artifact",
+    "BatchResult",
+    "Behind",
     "CapReached",
+    "ChangesPage",
     "ClientError",
     "Command",
     "Conflict",
@@ -25,8 +46,15 @@ __all__ = [
     "Event",
     "Forbidden",
     "NotFound",
+    "Origin",
+    "OutcomeUnknown",
+    "ReadOnly",
     "Refused",
     "Resync",
     "ServerUnavailable",
     "Unauthorized",
+    "VaultChange",
+    "VaultClient",
+    "VaultEntry",
+    "Written",
 ]

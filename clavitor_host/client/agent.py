@@ -20,13 +20,14 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from clavitor_host.client.artifacts import download, save
-from clavitor_host.client.connection import Backoff, Connection
+from clavitor_host.client.connection import Backoff
 from clavitor_host.client.errors import CapReached, ClientError, Forbidden, ServerUnavailable, Unauthorized
 from clavitor_host.client.events import open_stream
 from clavitor_host.client.lines import Outage, log
 from clavitor_host.client.reports import Reports
+from clavitor_host.client.servers import Parse, Servers, T
 from clavitor_host.client.session import AGENTS, Session
-from clavitor_host.client.values import Command, Entry, Event, Resync
+from clavitor_host.client.values import Command, Entry, Event, Origin, Resync
 
 _LAST_FLUSH = 5.0
 """Seconds that leaving waits for telemetry to be sent."""
@@ -36,13 +37,14 @@ class AgentClient(Session):
     """One agent. As a context it registers (again, when the server has forgotten it), and sends heartbeats and
     telemetry in the background. It uses one event loop.
 
-    token: what may register: a registration token of the app's environment. options: of `httpx.AsyncClient`, such as
-    `verify`. Its methods raise `ServerUnavailable` and `Refused`.
+    url: of the server; with several, the others only answer `entry` and `entries` while the first does not. token: what
+    may register: a registration token of the app's environment. options: of `httpx.AsyncClient`, such as `verify`. Its
+    methods raise `ServerUnavailable` and `Refused`.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         token: str,
         *,
         app_id: str,
@@ -61,7 +63,8 @@ class AgentClient(Session):
             "deployment_id": deployment_id,
             "scope": scope,
         }
-        super().__init__(Connection(url, **options), token, wanted)
+        self._servers = Servers(url, options)
+        super().__init__(self._servers.all[0].connection, token, wanted)
         self.status: str | None = None
         """What this agent says of itself with its next heartbeat."""
         self.last_event_id = ""
@@ -72,11 +75,11 @@ class AgentClient(Session):
         self._began = False
 
     async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
+        await self._servers.__aenter__()
         try:
             await self._until_answered(self.register)
         except BaseException:
-            await self._connection.__aexit__(None, None, None)
+            await self._servers.__aexit__(None, None, None)
             raise
         self._tasks = [
             asyncio.create_task(self._beat(), name="agent heartbeats"),
@@ -96,7 +99,7 @@ class AgentClient(Session):
                     async with asyncio.timeout(_LAST_FLUSH):
                         await self.reports.flush()
         finally:
-            await self._connection.__aexit__(kind, error, trace)
+            await self._servers.__aexit__(kind, error, trace)
 
     # --- being there
 
@@ -166,18 +169,18 @@ class AgentClient(Session):
 
     async def entry(self, entry_id: str) -> Entry:
         """Return an entry of the agent's environment. Raises `NotFound`."""
-        return Entry.of(await self._request("GET", f"/api/entries/{entry_id}"))
+        return await self._read(lambda told, _: Entry.of(told), f"/api/entries/{entry_id}")
 
     async def entries(self) -> AsyncIterator[Entry]:
         """Yield all entries of the agent's environment: at the start, and after a `Resync`."""
         query: dict[str, Any] = {"include": "data", "limit": 100}
         while True:
-            page = await self._request("GET", "/api/entries", query=query)
-            for found in page["entries"]:
-                yield Entry.of(found)
-            if page["next_cursor"] is None:
+            page, cursor = await self._read(_entries, "/api/entries", query)
+            for found in page:
+                yield found
+            if cursor is None:
                 return
-            query["cursor"] = page["next_cursor"]
+            query["cursor"] = cursor
 
     async def artifact_content(self) -> bytes:
         """Return the bytes of `artifact`, checked against its hash. Raises `NotFound` when they are there no more, and
@@ -197,6 +200,16 @@ class AgentClient(Session):
         self.reports.add(stream, [rows] if isinstance(rows, Mapping) else rows)
 
     # --- inside
+
+    async def _read(self, parse: Parse[T], path: str, query: Mapping[str, Any] | None = None) -> T:
+        token = self._token
+        try:
+            return await self._servers.read(parse, path, token=token, query=query)
+        except Unauthorized:
+            if self._left:
+                raise
+            await self._register_again(token)
+            return await self._servers.read(parse, path, token=self._token, query=query)
 
     async def _pending(self) -> Sequence[Command]:
         """Return the commands that nobody has acknowledged, in the order they were sent."""
@@ -247,3 +260,7 @@ class AgentClient(Session):
                 await backoff.wait(error.retry_after)
             else:
                 return
+
+
+def _entries(told: Any, _: Origin) -> tuple[Sequence[Entry], str | None]:
+    return [Entry.of(found) for found in told["entries"]], told["next_cursor"]

@@ -6,10 +6,10 @@ import asyncio
 import random
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from clavitor_host import strict_json
-from clavitor_host.client.errors import ClientError, ServerUnavailable, refusal
+from clavitor_host.client.errors import Behind, ReadOnly, ServerUnavailable, Unreachable, Unreadable, refusal
 from clavitor_host.client.lines import Outage
 
 if TYPE_CHECKING:
@@ -37,6 +37,18 @@ class Backoff:
         """Wait, and longer the next time. at_least: seconds that the server asks for."""
         await asyncio.sleep(max(self._pause * random.uniform(0.5, 1.5), at_least or 0.0))  # noqa: S311
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+
+class Answer(NamedTuple):
+    """What a server answered, whatever it was."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def value(self) -> Any:
+        """Return its JSON. Raises what `answer` raises."""
+        return answer(*self)
 
 
 class Connection:
@@ -71,6 +83,26 @@ class Connection:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Return the JSON of an answer, None for an empty one. Raises `ServerUnavailable` and `Refused`."""
+        try:
+            told = await self.exchange(method, path, token=token, body=body, query=query, headers=headers)
+            answered = told.value()
+        except ServerUnavailable as error:
+            self.outage.begin(error)
+            raise
+        self.outage.end()
+        return answered
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Return what the server answers. Raises `Unreachable`."""
         import httpx
 
         sent = {"Authorization": f"Bearer {token}", **(headers or {})}
@@ -79,36 +111,40 @@ class Connection:
             content = strict_json.dumps(body)
             sent["Content-Type"] = "application/json"
         try:
-            try:
-                reply = await self.http.request(method, path, content=content, params=query, headers=sent)
-            except httpx.HTTPError as error:
-                raise unreachable(error) from error
-            answered = answer(reply.status_code, reply.headers, reply.content)
-        except ServerUnavailable as error:
-            self.outage.begin(error)
-            raise
-        self.outage.end()
-        return answered
+            reply = await self.http.request(method, path, content=content, params=query, headers=sent)
+        except httpx.HTTPError as error:
+            raise unreachable(error) from error
+        return Answer(reply.status_code, reply.headers, reply.content)
 
 
 def answer(status: int, headers: Mapping[str, str], content: bytes) -> Any:
-    """Return the JSON of an answer. Raises `ServerUnavailable` and `Refused`."""
+    """Return the JSON of an answer. Raises `ServerUnavailable`, `Refused`, and `Unreadable` for what is none."""
     value: Any = None
     try:
         value = strict_json.loads(content) if content else None
     except strict_json.StrictJSONError as error:
         if status < 300:
-            raise ClientError(f"The server's answer cannot be read: {error}.") from None
+            raise Unreadable(f"The server's answer cannot be read: {error}.") from None
     if status < 300:
         return value
     body = value if isinstance(value, dict) else {}
+    detail, code = str(body.get("detail", f"The server answered {status}.")), str(body.get("code", ""))
+    primary = headers.get("X-Primary-Location")
+    if status == 503 and (primary is not None or code == "read_only"):
+        raise ReadOnly(detail, primary_location=primary)
+    if status == 412 and code == "behind":
+        raise Behind(detail)
     if status in _AGAIN:
         after = headers.get("Retry-After", "")
-        detail = str(body.get("detail", f"The server answered {status}."))
-        raise ServerUnavailable(detail, retry_after=float(after) if after.isdigit() else None)
+        seconds = float(after) if after.isascii() and after.isdigit() else None
+        raise ServerUnavailable(detail, retry_after=seconds, status=status, code=code)
     raise refusal(status, body)
 
 
-def unreachable(error: Exception) -> ServerUnavailable:
+def unreachable(error: Exception) -> Unreachable:
     """Return the error for a server that was not reached."""
-    return ServerUnavailable(f"The server was not reached: {type(error).__name__}: {error}")
+    import httpx
+
+    unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+    detail = f"The server was not reached: {type(error).__name__}: {error}"
+    return Unreachable(detail, sent=not isinstance(error, unsent))

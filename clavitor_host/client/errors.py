@@ -12,13 +12,47 @@ class ClientError(ClavitorError):
     """Base of every error of a client."""
 
 
+class Unreadable(ClientError):
+    """What came as the answer is not one of a server."""
+
+
 class ServerUnavailable(ClientError):
     """Nobody answered, or the server cannot work just now: the same may be tried again. `retry_after`: seconds, when
-    the server says so."""
+    the server says so. `status`, `code`: of its answer, 0 and "" without one."""
 
-    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, detail: str, *, retry_after: float | None = None, status: int = 0, code: str = "") -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.status = status
+        self.code = code
+
+
+class Unreachable(ServerUnavailable):
+    """The server was not reached, or no answer came back. `sent`: the request may have reached it."""
+
+    def __init__(self, detail: str, *, sent: bool) -> None:
+        super().__init__(detail)
+        self.sent = sent
+
+
+class ReadOnly(ServerUnavailable):
+    """503: the server takes no writes now, and did not do this one. `primary_location`: URL of the one that does, as
+    far as it is known."""
+
+    def __init__(self, detail: str, *, primary_location: str | None = None) -> None:
+        super().__init__(detail, status=503, code="read_only")
+        self.primary_location = primary_location
+
+
+class Behind(ServerUnavailable):
+    """412: no server that answers has yet what this client has written. It comes with time, unless it was lost."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, status=412, code="behind")
+
+
+class OutcomeUnknown(ServerUnavailable):
+    """The server may have done the write or not: read before you write again."""
 
 
 class Refused(ClientError):
