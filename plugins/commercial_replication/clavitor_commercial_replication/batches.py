@@ -19,7 +19,8 @@ COUNT_INTERVAL = 1.0
 
 
 class Batches:
-    """`known_tokens`: digest of the tokens that the backup has, as it last said."""
+    """`known_tokens`: digest of the tokens that the backup has, as it last said. `complete`: the last request said how
+    far the backup has everything, so no heartbeat needs to."""
 
     def __init__(self, service: Replication) -> None:
         self._service = service
@@ -29,6 +30,7 @@ class Batches:
         self._counted_at = float("-inf")
         self._compared_at = float("-inf")
         self.known_tokens: str | None = None
+        self.complete = False
 
     @property
     def compare_in(self) -> float:
@@ -43,11 +45,11 @@ class Batches:
             known = await state.required(tx)
             found = await queue.look(tx, limit=1)
             self._set_depth(await queue.depth(tx))
-            first = found.tasks[0] if found.tasks else None
+            self.complete = not found.tasks
             batch = self.plain(known, (), now)._replace(
                 head_rev=known.head_rev,
-                complete_rev=known.head_rev if first is None else first.rev - 1,
-                as_of=now if first is None else min(now, first.queued_at),
+                complete_rev=None if found.tasks else known.head_rev,
+                as_of=None if found.tasks else now,
                 buckets=await self._buckets(tx, self._depth == 0) if self.compare_in <= 0 else None,
             )
             return await self._with_tokens(tx, batch)
@@ -67,15 +69,12 @@ class Batches:
             found = await queue.look(self._host.db, after_rev, max_bytes=max_bytes, skip=skip)
             buckets = None
         batch = self.plain(known, found.tasks, at)._replace(buckets=buckets)
-        if found.tasks:
-            batch = batch._replace(head_rev=found.head_rev, depth=await self._depth_of(found))
-        return found, self._with_claims(batch, found) if alone and found.passed is None else batch
-
-    def _with_claims(self, batch: Batch, found: Slice) -> Batch:
-        at = batch.sent_at
-        if found.rest_rev is None or found.rest_queued_at is None or at is None:
-            return batch._replace(complete_rev=batch.head_rev, as_of=at)
-        return batch._replace(complete_rev=found.rest_rev - 1, as_of=min(at, found.rest_queued_at))
+        if not found.tasks:
+            return found, batch
+        batch = batch._replace(head_rev=found.head_rev, depth=await self._depth_of(found))
+        self.complete = alone and found.passed is None and not found.more
+        # the lowest rev that is left behind tells nothing: an earlier write of its entry may be missing as well
+        return found, batch._replace(complete_rev=batch.head_rev, as_of=at) if self.complete else batch
 
     def plain(self, known: State, tasks: Sequence[Task], at: int) -> Batch:
         """Return a request that claims nothing but its entries."""
@@ -106,7 +105,7 @@ class Batches:
         now = self._host.clock.monotonic()
         if now - self._counted_at > COUNT_INTERVAL:
             self._set_depth(await queue.depth(self._host.db))
-        elif found.rest_rev is None:
+        elif not found.more:
             self._depth = len(found.tasks)
         return self._depth
 

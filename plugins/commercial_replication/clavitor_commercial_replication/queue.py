@@ -33,8 +33,8 @@ FROM (
 WHERE page.total - page.size <= :max_bytes
 ORDER BY queue.rev
 """
-"""One statement, so that all of it is of one moment. The first row that no longer fits comes too: nothing below its
-rev is dirty but the rows before it."""
+"""One statement, so that all of it is of one moment. The first row that no longer fits comes too, to tell that there are
+more."""
 
 _FIELDS = Task._fields
 _TASK_COLUMNS = ("rev", "entry_id", "method", "environment_id", "epoch", "created_at", "queued_at", "raw_payload")
@@ -53,15 +53,14 @@ _REVS = {
 class Slice(NamedTuple):
     """What to send next, at one moment. `tasks`: in rev order. `head_rev`: the vault's then, 0 when there are no tasks.
 
-    `passed`: the lowest rev that was left out because its entry is in `skip`. `rest_rev`, `rest_queued_at`: of the
-    first row behind `tasks`, None when they reach the end of the queue; quarantined rows do not count.
+    `passed`: the lowest rev that was left out because its entry is in `skip`. `more`: there are rows behind these;
+    quarantined ones do not count.
     """
 
     tasks: list[Task]
     head_rev: int = 0
     passed: int | None = None
-    rest_rev: int | None = None
-    rest_queued_at: int | None = None
+    more: bool = False
 
 
 async def look(
@@ -89,7 +88,7 @@ async def look(
         else:
             return Slice(tasks, rows[0]["head_rev"] if rows else 0, passed)
         if tasks:
-            return Slice(tasks, row["head_rev"], passed, row["rev"], row["queued_at"])
+            return Slice(tasks, row["head_rev"], passed, more=True)
         after_rev = rows[number - 1]["rev"]
 
 

@@ -105,7 +105,7 @@ class Sender:
             pass
         if not window.empty:
             await self._service.wake.wait()
-        elif tokens_changed or self._idle_for <= 0:
+        elif tokens_changed or self._idle_for <= 0 or not (self._batches.complete or self._resting.ids):
             await self._heartbeat(known)
         else:
             await self._wait(self._idle_for)

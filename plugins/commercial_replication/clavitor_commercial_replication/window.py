@@ -37,7 +37,7 @@ class Window:
 
     def looked(self, found: Slice) -> None:
         """Take note of what was seen of the queue."""
-        self.deep = found.rest_rev is not None
+        self.deep = found.more
         if found.tasks:
             self.cursor = found.tasks[-1].rev
         if found.passed is not None:

@@ -15,6 +15,7 @@ from clavitor_commercial_replication_testing.apps import (
     primary_settings,
     running_pop,
 )
+from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.network import Network
 
 
@@ -46,7 +47,12 @@ async def pops(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 @pytest.fixture
-async def quick_pops(tmp_path: Path) -> AsyncIterator[Pair]:
-    """A primary and its backup on SQLite: for what no database can change."""
-    async with pair(tmp_path) as made:
+def clock() -> QuickClock:
+    return QuickClock()
+
+
+@pytest.fixture
+async def quick_pops(tmp_path: Path, clock: QuickClock) -> AsyncIterator[Pair]:
+    """A primary and its backup on SQLite, whose pauses are short: for what no database can change."""
+    async with pair(tmp_path, clock=clock) as made:
         yield made

@@ -63,19 +63,20 @@ async def test_what_is_on_its_way_is_passed_over(lone_primary: Pop) -> None:
     assert await ids(lone_primary, limit=3, skip={"b"}) == ["a", "c"]
     assert await ids(lone_primary, limit=1, skip={"a", "b", "c", "d"}) == []
     found = await queue.look(lone_primary.host.db, limit=3, skip={"b"})
-    assert (found.passed, found.rest_rev) == (2, 4)
+    assert (found.passed, found.more) == (2, True)
 
 
-async def test_the_rest_says_what_is_dirty_behind_a_batch(lone_primary: Pop) -> None:
-    changes = [await lone_primary.put(name, b"x" * 300) for name in "abcd"]
+async def test_whether_there_is_more_behind_a_batch_is_known(lone_primary: Pop) -> None:
+    for name in "abcd":
+        await lone_primary.put(name, b"x" * 300)
     found = await queue.look(lone_primary.host.db, limit=2)
-    assert (found.head_rev, found.rest_rev, found.rest_queued_at) == (4, 3, changes[2].updated_at)
+    assert (len(found.tasks), found.head_rev, found.more) == (2, 4, True)
     found = await queue.look(lone_primary.host.db, max_bytes=500)
-    assert (len(found.tasks), found.rest_rev, found.rest_queued_at) == (1, 2, changes[1].updated_at)
+    assert (len(found.tasks), found.head_rev, found.more) == (1, 4, True)
     await quarantine(lone_primary, "d", 4)
     found = await queue.look(lone_primary.host.db, limit=3)
-    assert (len(found.tasks), found.head_rev, found.rest_rev) == (3, 4, None)
-    assert await queue.look(lone_primary.host.db, 4) == ([], 0, None, None, None)
+    assert (len(found.tasks), found.head_rev, found.more) == (3, 4, False)
+    assert await queue.look(lone_primary.host.db, 4) == ([], 0, None, False)
 
 
 async def test_only_the_confirmed_rev_is_cleared(lone_primary: Pop) -> None:
