@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SILENT = 30.0
 """Seconds that the primary must not have been heard for, unless forced."""
 
+FIRST_EPOCH = 1
+"""Of a primary that was never promoted: a backup that no primary has spoken to goes beyond it, too."""
+
 PATIENCE = 5.0
 """Seconds for which the other POP is asked whether it is there."""
 
@@ -124,7 +127,7 @@ def _judged(service: Replication, known: State, peer: Peer, waiting: int, other:
     return Preview(
         role=known.role,
         epoch=known.epoch,
-        new_epoch=max(known.epoch, other.epoch if other else 0) + 1,
+        new_epoch=max(known.epoch, FIRST_EPOCH, other.epoch if other else 0) + 1,
         pop=peer.pop,
         heard_at=peer.heard_at,
         told_head_rev=peer.head_rev,
