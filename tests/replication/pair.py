@@ -9,6 +9,7 @@ Both listen at fixed addresses, so they find each other again after a restart.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from clavitor_host.plugins.frozen import BundleInfo
-from clavitor_host.storage.database import sqlite_url
+from clavitor_host.storage.database import Database, sqlite_url
 from clavitor_host.testing.process import ServerProcess
-from tests.replication.program import LEASE_TTL, commercial
+from tests.replication.program import commercial
 from tests.replication.proxy import Proxy
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("program.py")))
@@ -57,23 +58,50 @@ class Place(NamedTuple):
 
 
 class Pop(ServerProcess):
-    """One POP. `link`: the address where the other one reaches it, its own or a proxy's."""
+    """One POP. `location`: its URL, which stays when it is started again.
+
+    A killed server holds its leases for 30 s more; here they are free when it starts again, as if it had been away.
+    """
 
     def __init__(self, folder: Path, name: str, place: Place, program: tuple[str, ...]) -> None:
         self.name = name
         self.at = new_address()
         self.location = f"http://{self.at[0]}:{self.at[1]}"
         self.secret_file = folder / "secret"
+        self._killed = False
         super().__init__(
             folder,
             database_url=place.database_url,
             workers=place.workers,
-            environ={LEASE_TTL: "2", **place.environ},
+            environ=place.environ,
             bind=f"{self.at[0]}:{self.at[1]}",
             data_dir=place.data_dir,
             program=program,
             bundle=bundle(),
         )
+
+    def start(self, *, ready: bool = True) -> Self:
+        if self._killed:
+            self.free_leases()
+            self._killed = False
+        return super().start(ready=ready)
+
+    def kill(self) -> None:
+        super().kill()
+        self._killed = True
+
+    def free_leases(self, pid: int | None = None) -> None:
+        """Have 30 s pass for the leases that dead processes hold. pid: of one process alone."""
+
+        async def free() -> None:
+            db = Database(self.database)
+            await db.open()
+            holders = "%" if pid is None else f"%:{pid}:%"
+            await db.execute("UPDATE leases SET expires_at = 0 WHERE holder LIKE :holders", {"holders": holders})
+            await db.close()
+
+        with ThreadPoolExecutor(1) as thread:  # also under a running event loop
+            thread.submit(asyncio.run, free()).result()
 
     @property
     def database(self) -> str:

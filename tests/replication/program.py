@@ -1,11 +1,7 @@
-"""`clavitor` with the plugins of the commercial bundle, from this checkout: a checkout itself runs community alone.
-
-`TEST_LEASE_TTL`: seconds after which the lease of a killed process is free, in place of 30.
-"""
+"""`clavitor` with the plugins of the commercial bundle, from this checkout: a checkout itself runs community alone."""
 
 from __future__ import annotations
 
-import os
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +9,6 @@ from pathlib import Path
 from clavitor_host.plugins import frozen
 from clavitor_host.plugins.models import FrozenPlugin
 
-LEASE_TTL = "TEST_LEASE_TTL"
 _MANIFEST = Path(__file__).resolve().parents[2] / "bundles" / "commercial.toml"
 
 
@@ -29,12 +24,7 @@ def commercial() -> frozen.BundleInfo:
 
 if __name__ == "__main__":
     from clavitor_host.__main__ import main
-    from clavitor_host.storage.leases import LeaseKeeper
 
     bundle = commercial()
     frozen.frozen_set = lambda root=None: bundle
-    if LEASE_TTL in os.environ:
-        defaults = LeaseKeeper.__init__.__kwdefaults__
-        assert defaults is not None and defaults["ttl"] == 30.0
-        defaults["ttl"] = float(os.environ[LEASE_TTL])
     main()

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(240)
 
 
-async def _kill_under_load(pair: Pair, which: str, *, rounds: int, seed: int) -> None:
+async def _kill_under_load(pair: Pair, which: str, *, rounds: int, seed: int, ledger: Ledger | None = None) -> None:
     chance = random.Random(seed)
-    ledger = Ledger()
+    ledger = Ledger() if ledger is None else ledger
     for number in range(rounds):
         load = Writing(ledger, seed * 100 + number)
         async with load.on(pair.primary):
@@ -70,9 +70,10 @@ async def test_2_kills_with_postgresql_on_either_side(two: Two, postgres_urls: l
         primary=one if on_postgresql != "backup" else Place(),
         backup=other if on_postgresql != "primary" else Place(),
     )
-    await _kill_under_load(pair, "both", rounds=1, seed=4)
+    ledger = Ledger()
+    await _kill_under_load(pair, "both", rounds=1, seed=4, ledger=ledger)
     pair.start()
-    await _kill_under_load(pair, "primary", rounds=1, seed=5)
+    await _kill_under_load(pair, "primary", rounds=1, seed=5, ledger=ledger)
 
 
 async def test_4_kills_of_a_worker_of_two(two: Two) -> None:
@@ -85,7 +86,9 @@ async def test_4_kills_of_a_worker_of_two(two: Two) -> None:
         async with load.on(pair.primary):
             await load.wrote(20)
             await asyncio.sleep(chance.uniform(0, 0.2))
-            os.kill(chance.choice(pop.worker_pids()), signal.SIGKILL)
+            killed = chance.choice(pop.worker_pids())
+            os.kill(killed, signal.SIGKILL)
+            pop.free_leases(killed)
             await load.wrote(60)
         await check(pair, ledger)
     for pop in pair.pops:

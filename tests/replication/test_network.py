@@ -94,6 +94,7 @@ async def test_a_half_open_connection_is_given_up(two: Two, fault: Fault) -> Non
         pair.proxy.fault = fault
         await eventually(lambda: _twice_met(pair, fault), within=60)
         pair.proxy.fault = passing
+        pair.proxy.drop()  # or the second one would be waited for as long
         await load.wrote(10)
     assert ledger.statuses[503] == 0
     await check(pair, ledger)
