@@ -238,6 +238,7 @@ async def _make_room(service: Replication, tx: Transaction, fresh: Sequence[Item
     if not others:
         return []
     moved: list[tuple[str, bytes]] = []
+    await service.host.vault.advance(tx, max(incoming))  # so that the new revs are none of these
     renumbered = await service.host.vault.renumber(tx, others)
     copies = {copy.entry_id: copy for copy in await service.host.vault.copies_of(tx, others)}
     taken = {item.entry_id for item in fresh}

@@ -1,4 +1,4 @@
-"""Fencing, and what becomes of writes that only the old primary has: replayed, in conflict, discarded; never dropped."""
+"""Fencing, and what becomes of writes that only the old primary has: replayed, refused, discarded; never dropped."""
 
 from __future__ import annotations
 
