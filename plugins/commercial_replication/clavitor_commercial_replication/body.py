@@ -31,11 +31,11 @@ def quick(data: bytes) -> Any:
     if b"\\" in data:
         raise _Doubtful
     try:
-        value = _DECODER.decode(data.decode())
-        members = _members(value, 0)
+        text = data.decode()
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise _Doubtful from None
-    if data.count(b":") != members:
+    if text.count(":") != _members(value, 0):
         raise _Doubtful
     return value
 

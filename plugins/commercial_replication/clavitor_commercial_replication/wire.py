@@ -32,12 +32,21 @@ MAX_TOKENS = 100_000
 MAX_SECONDS = 253_402_300_799
 """The last second of the year 9999."""
 
+MAX_TIME = MAX_SECONDS * 1_000_000
+"""The same in µs."""
+
 MAX_NUMBER = 2**62
 """The highest rev and epoch that are taken: whatever is counted on from there still fits 64 bits."""
 
 MAX_TEXT = 512
 """Characters of a name that is only kept or repeated."""
 
+QUICK_BLOB = 1_398_100
+"""Characters of a blob up to which its size needs no look."""
+
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_LAST = {b"=": _ALPHABET[::4], b"==": _ALPHABET[::16]}
+"""By the padding: which characters may stand before it, since their last bits are not used (RFC 4648 section 3.5)."""
 _POP = re.compile(POP_PATTERN)
 _OPERATIONS = frozenset({"create", "update", "delete"})
 _HEX = frozenset("0123456789abcdef")
@@ -121,47 +130,69 @@ def parse(value: Any) -> Batch:
 
 
 def _item(value: Any, number: int, batch_epoch: int | None) -> Item:
-    where = f"entries.{number}"
     if not isinstance(value, dict):
-        raise invalid_field(where, "a JSON object")
-    entry_id = check_entry_id(value.get("entry_id"), f"{where}.entry_id")
-    operation = value.get("operation")
-    if not isinstance(operation, str) or operation not in _OPERATIONS:
-        raise invalid_field(f"{where}.operation", "create, update or delete")
-    timestamp = _integer(value, "timestamp", 0, MAX_SECONDS, where)
-    if timestamp is None:
-        raise invalid_field(f"{where}.timestamp", "seconds since 1970")
-    epoch = _integer(value, "epoch", 0, MAX_NUMBER, where)
-    rev = _integer(value, "rev", 1, MAX_NUMBER, where)
+        raise invalid_field(f"entries.{number}", "a JSON object")
+    get = value.get
+    entry_id = check_entry_id(get("entry_id"), f"entries.{number}.entry_id")
+    operation, data, digest = get("operation"), get("encrypted_data"), get("sha256")
+    if type(operation) is not str or operation not in _OPERATIONS:
+        raise invalid_field(f"entries.{number}.operation", "create, update or delete")
+    if operation == "delete":
+        data = digest = None
+    else:
+        content = _blob(data, number)
+        if digest is not None and digest != sha256(content).hexdigest():
+            detail = f"entries.{number}.sha256: it is not that of entries.{number}.encrypted_data."
+            raise problem(400, "sha256_mismatch", detail, field=f"entries.{number}.sha256")
+    timestamp, epoch, rev = _numbers(value, number, batch_epoch)
+    environment_id, created_at, updated_at = get("environment_id"), get("created_at"), get("updated_at")
+    if environment_id is not None:
+        check_entry_id(environment_id, f"entries.{number}.environment_id")
+    for name, time in (("created_at", created_at), ("updated_at", updated_at)):
+        if time is not None and (type(time) is not int or not 0 <= time <= MAX_TIME):
+            raise invalid_field(f"entries.{number}.{name}", "µs since 1970")
+    return Item(
+        entry_id,
+        cast("Operation", operation),
+        data,
+        timestamp,
+        epoch,
+        rev,
+        digest,
+        environment_id,
+        created_at,
+        updated_at,
+    )
+
+
+def _numbers(value: Mapping[str, Any], number: int, batch_epoch: int | None) -> tuple[int, int | None, int | None]:
+    """Return timestamp, epoch and rev of an entry."""
+    timestamp, epoch, rev = value.get("timestamp"), value.get("epoch"), value.get("rev")
+    if type(timestamp) is not int or not 0 <= timestamp <= MAX_SECONDS:
+        raise invalid_field(f"entries.{number}.timestamp", "seconds since 1970")
     if batch_epoch is None:
         if epoch is not None or rev is not None:
             raise invalid_field("epoch", "a number: entries have revs")
-    elif rev is None:
-        raise invalid_field(f"{where}.rev", "a number: the request has an epoch")
+    elif type(rev) is not int or not 0 < rev <= MAX_NUMBER:
+        raise invalid_field(f"entries.{number}.rev", f"an integer from 1 to {MAX_NUMBER}: the request has an epoch")
     elif epoch is None:
         epoch = batch_epoch
-    elif epoch > batch_epoch:
-        raise invalid_field(f"{where}.epoch", "a number no higher than the request's")
-    data = digest = None
-    if operation != "delete":
-        data = check_encrypted_data(value.get("encrypted_data"), f"{where}.encrypted_data")
-        digest = value.get("sha256")
-        if digest is not None and digest != sha256(data.encode()).hexdigest():
-            detail = f"{where}.sha256: it is not that of {where}.encrypted_data."
-            raise problem(400, "sha256_mismatch", detail, field=f"{where}.sha256")
-    environment_id = value.get("environment_id")
-    return Item(
-        entry_id=entry_id,
-        operation=cast("Operation", operation),
-        encrypted_data=data,
-        timestamp=timestamp,
-        epoch=epoch,
-        rev=rev,
-        sha256=digest,
-        environment_id=None if environment_id is None else check_entry_id(environment_id, f"{where}.environment_id"),
-        created_at=_time(value, "created_at", where),
-        updated_at=_time(value, "updated_at", where),
-    )
+    elif type(epoch) is not int or not 0 <= epoch <= batch_epoch:
+        raise invalid_field(f"entries.{number}.epoch", "a number no higher than the request's")
+    return timestamp, epoch, rev
+
+
+def _blob(value: Any, number: int) -> bytes:
+    """Return the bytes of a blob's text. Raises what `check_encrypted_data` does.
+
+    Canonical base64 is told by its characters alone: groups of four, and no bits beyond the last byte.
+    """
+    if type(value) is str and value.isascii() and 0 < len(value) <= QUICK_BLOB and not len(value) & 3:
+        content = value.encode()
+        rest = content.translate(None, _ALPHABET)
+        if not rest or (content.endswith(rest) and content[-1 - len(rest)] in _LAST.get(rest, b"")):
+            return content
+    return check_encrypted_data(value, f"entries.{number}.encrypted_data").encode()
 
 
 def _tokens(value: Any) -> list[MirroredToken]:
@@ -211,7 +242,7 @@ def _buckets(value: Any) -> bytes | None:
 
 
 def _time(body: Mapping[str, Any], name: str, where: str = "") -> int | None:
-    return _integer(body, name, 0, MAX_SECONDS * 1_000_000, where)
+    return _integer(body, name, 0, MAX_TIME, where)
 
 
 def _integer(body: Mapping[str, Any], name: str, low: int, high: int, where: str = "") -> int | None:

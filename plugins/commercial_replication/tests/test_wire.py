@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clavitor_host import strict_json
-from clavitor_host.api import Problem
+from clavitor_host.api import Problem, check_encrypted_data
 
 TOKENS = (
     MirroredToken("ab" * 32, "user", "alice", "ADMIN", "write", None, None, None),
@@ -346,3 +347,36 @@ def test_no_name_that_is_there_twice_gets_through(members: list[tuple[str, str]]
             quick_or_strict(data.encode())
     else:
         assert quick_or_strict(data.encode()) == json.loads(data)
+
+
+_BASE64ISH = st.binary(max_size=8).map(lambda raw: binascii.b2a_base64(raw, newline=False).decode())
+
+
+@given(_BASE64ISH | st.text("ABQgwxyz019+/=_-\n é", max_size=8), st.integers(0, 9), st.sampled_from("AB=/ "))
+def test_blobs_are_those_of_the_vault(text: str, at: int, other: str) -> None:
+    for candidate in (text, text[:at] + other + text[at + 1 :]):
+        try:
+            check_encrypted_data(candidate)
+        except Problem as error:
+            assert refused_blob(candidate).code == error.code
+        else:
+            assert wire.parse(with_blob(candidate)).items[0].encrypted_data == candidate
+
+
+@pytest.mark.parametrize(("size", "taken"), [(2**20 - 1, True), (2**20, True), (2**20 + 1, False), (2**20 + 2, False)])
+def test_the_largest_blob_is_that_of_the_vault(size: int, taken: bool) -> None:
+    text = binascii.b2a_base64(bytes(size), newline=False).decode()
+    if taken:
+        assert wire.parse(with_blob(text)).items[0].encrypted_data == text
+    else:
+        assert refused_blob(text).code == "entry_too_large"
+
+
+def with_blob(text: str) -> dict[str, Any]:
+    return body_of(batch(item("a", 1)._replace(encrypted_data=text, sha256=None)))
+
+
+def refused_blob(text: str) -> Problem:
+    body = with_blob("AAAA")
+    body["entries"][0] |= {"encrypted_data": text, "sha256": None}
+    return refused(body)
