@@ -18,11 +18,8 @@ NOTHING = bytes(BUCKETS * DIGEST)
 
 def digest_of(entry_id: str, epoch: int, rev: int, encrypted_data: str | None) -> bytes:
     """Return the digest of an entry, or of its tombstone (no data)."""
-    head = f"{entry_id}\n{epoch}\n{rev}\n{'deleted' if encrypted_data is None else 'live'}\n"
-    hashed = sha256(head.encode())
-    if encrypted_data is not None:
-        hashed.update(encrypted_data.encode())
-    return hashed.digest()
+    kind = "deleted" if encrypted_data is None else "live"
+    return sha256(f"{entry_id}\n{epoch}\n{rev}\n{kind}\n{encrypted_data or ''}".encode()).digest()
 
 
 def bucket_of(entry_id: str) -> int:
@@ -34,12 +31,13 @@ def combined(buckets: bytes, changes: Iterable[tuple[str, bytes]]) -> bytes:
     """Return `buckets` with digests XORed in, which also takes out what was in. changes: `(entry id, digest)`."""
     sums: dict[int, int] = {}
     for entry_id, digest in changes:
-        bucket = bucket_of(entry_id)
-        sums[bucket] = sums.get(bucket, 0) ^ int.from_bytes(digest, "little")
+        bucket, change = bucket_of(entry_id), int.from_bytes(digest, "little")
+        sums[bucket] = sums[bucket] ^ change if bucket in sums else change
     result = bytearray(buckets)
     for bucket, change in sums.items():
-        where = slice(bucket * DIGEST, (bucket + 1) * DIGEST)
-        result[where] = (int.from_bytes(result[where], "little") ^ change).to_bytes(DIGEST, "little")
+        first = bucket * DIGEST
+        last = first + DIGEST
+        result[first:last] = (int.from_bytes(result[first:last], "little") ^ change).to_bytes(DIGEST, "little")
     return bytes(result)
 
 

@@ -72,16 +72,12 @@ async def _count(tx: Transaction, changes: Sequence[Change], epoch: int, buckets
     """Bring the versions, the hashes and the head up to date."""
     final = {change.entry_id: change for change in changes}
     known = await tx.fetch_by_keys(tables.versions, ("entry_id", "digest"), "entry_id", list(final))
-    rows = [
-        {
-            "entry_id": change.entry_id,
-            "epoch": epoch,
-            "rev": change.rev,
-            "digest": digests.digest_of(change.entry_id, epoch, change.rev, change.encrypted_data),
-        }
-        for change in final.values()
-    ]
-    moved = [(row["entry_id"], row["digest"]) for row in (*known, *rows)]
+    moved = [(row["entry_id"], row["digest"]) for row in known]
+    rows = []
+    for entry_id, change in final.items():
+        digest = digests.digest_of(entry_id, epoch, change.rev, change.encrypted_data)
+        moved.append((entry_id, digest))
+        rows.append({"entry_id": entry_id, "epoch": epoch, "rev": change.rev, "digest": digest})
     await tx.insert_many(tables.versions, rows, upsert_on=("entry_id",), update=("epoch", "rev", "digest"))
     values = {"head_rev": changes[-1].rev, "buckets": digests.combined(buckets, moved)}
     await tx.execute(_ACCOUNT, values)
