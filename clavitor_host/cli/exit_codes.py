@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     CONFIG = 3
     """The configuration is wrong; the message names the key."""
     UNAVAILABLE = 4
-    """The server cannot start, or the database cannot be used."""
+    """The server cannot start, the database cannot be used, or no server does what is asked just now."""
     UNHEALTHY = 5
     """The command worked, and what it checked is not well: `audit verify`, `doctor`, `status`."""
     INTERRUPTED = 130
@@ -28,7 +28,7 @@ MEANING = {
     ExitCode.FAILED: "the command could not do what it was asked",
     ExitCode.USAGE: "the command line is wrong",
     ExitCode.CONFIG: "the configuration is wrong",
-    ExitCode.UNAVAILABLE: "the server cannot start, or the database cannot be used",
+    ExitCode.UNAVAILABLE: "the server cannot start, the database cannot be used, or no server answers (`entry`)",
     ExitCode.UNHEALTHY: "the command worked, and what it checked is not well (`audit verify`, `doctor`, `status`)",
     ExitCode.INTERRUPTED: "ended by Ctrl-C",
 }

@@ -53,9 +53,15 @@ def _code_of(error: ClavitorError) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, ConfigError):
         return ExitCode.CONFIG
-    if isinstance(error, StartError | StorageUnavailable):
+    if isinstance(error, StartError | StorageUnavailable) or _is_no_answer(error):
         return ExitCode.UNAVAILABLE
     return ExitCode.FAILED
+
+
+def _is_no_answer(error: ClavitorError) -> bool:
+    from clavitor_host.client.errors import ServerUnavailable
+
+    return isinstance(error, ServerUnavailable)
 
 
 def _usage(error: Exception) -> int:

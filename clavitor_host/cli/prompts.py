@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Never
 
 from clavitor_host.errors import ClavitorError
@@ -32,6 +33,16 @@ def read_secret(what: str, *, from_stdin: bool, flag: str) -> str:
     if getpass("Once more: ") != first:
         raise UsageError("the two are not the same")
     return first
+
+
+def read_text(file: Path) -> str:
+    """Return what a file holds, standard input for `-`. Raises ClavitorError."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ClavitorError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ClavitorError(f"{file} cannot be read: it is not text") from None
 
 
 def confirm(question: str, *, yes: bool) -> None:

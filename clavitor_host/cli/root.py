@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "serve",
     "user": "user",
     "token": "token",
+    "entry": "entry",
     "status": "status",
     "doctor": "doctor",
     "audit": "audit",

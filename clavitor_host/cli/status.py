@@ -10,6 +10,7 @@ import typer
 from clavitor_host.cli.exit_codes import ExitCode
 from clavitor_host.cli.invocation import Invocation
 from clavitor_host.cli.output import facts, write_json
+from clavitor_host.cli.prompts import read_text
 from clavitor_host.errors import ClavitorError
 
 app = typer.Typer()
@@ -33,7 +34,7 @@ async def status(
     """
     server = _ask_server(call)
     if token_file is not None:
-        vault = _ask_report(call, _read_token(token_file))
+        vault = _ask_report(call, read_text(token_file).strip())
     else:
         vault = await _read_database(call)
     ready = server["state"] == "ready"
@@ -77,16 +78,6 @@ async def _read_database(call: Invocation) -> dict[str, Any]:
         found = await report(host)
     del found["uptime_seconds"]  # this process's, not the server's
     return found
-
-
-def _read_token(file: Path) -> str:
-    import sys
-
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ClavitorError(f"{file} cannot be read: {error.strerror}") from None
-    return text.strip()
 
 
 def _sentence(server: dict[str, Any]) -> str:

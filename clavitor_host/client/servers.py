@@ -203,7 +203,9 @@ def _give_up(failures: Sequence[tuple[Server, ClientError]]) -> NoReturn:
             raise Behind(detail) from error
     for error in errors:
         if isinstance(error, ReadOnly):
-            raise ReadOnly(detail, primary_location=error.primary_location) from error
+            location = error.primary_location
+            where = "" if location is None else f"; the primary is at {location}"
+            raise ReadOnly(f"{detail}{where}", primary_location=location) from error
     pauses = [error.retry_after for error in errors if isinstance(error, ServerUnavailable) and error.retry_after]
     raise ServerUnavailable(detail, retry_after=min(pauses, default=None)) from errors[0]
 

@@ -95,6 +95,14 @@ class VaultEntry(NamedTuple):
         return cls(*_place(told), told.get("encrypted_data"), origin)
 
 
+class EntriesPage(NamedTuple):
+    """`next_cursor`: where to go on, None at the end."""
+
+    entries: Sequence[VaultEntry]
+    next_cursor: str | None
+    origin: Origin
+
+
 class VaultChange(NamedTuple):
     """The last change of an entry. `deleted`: it is there no more, or left the environment of the token."""
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from clavitor_host.client.connection import Answer
 from clavitor_host.client.servers import Parse, Servers, T
-from clavitor_host.client.values import BatchResult, ChangesPage, Origin, VaultChange, VaultEntry, Written
+from clavitor_host.client.values import BatchResult, ChangesPage, EntriesPage, Origin, VaultChange, VaultEntry, Written
 
 LIMIT: Final = 100
 """Entries or changes a page, when nothing else is asked for."""
@@ -70,14 +70,21 @@ class VaultClient:
 
     async def list(self, *, data: bool = False) -> AsyncIterator[VaultEntry]:
         """Yield all living entries, newest write first. data: with their blobs."""
-        query: dict[str, Any] = {"limit": LIMIT, **_with(data)}
+        cursor: str | None = None
         while True:
-            page, cursor = await self._read(_entries, "/api/entries", query)
-            for entry in page:
+            page = await self.page(cursor, data=data)
+            for entry in page.entries:
                 yield entry
+            cursor = page.next_cursor
             if cursor is None:
                 return
+
+    async def page(self, cursor: str | None = None, *, data: bool = False, limit: int | None = None) -> EntriesPage:
+        """Return one page of what `list` yields. cursor: `next_cursor` of the page before."""
+        query: dict[str, Any] = {"limit": limit or LIMIT, **_with(data)}
+        if cursor is not None:
             query["cursor"] = cursor
+        return await self._read(_entries, "/api/entries", query)
 
     async def changes(self, since: int = 0, *, data: bool = False, limit: int = LIMIT) -> ChangesPage:
         """Return the last change of every entry after the rev `since`, in order, deletions included: one page."""
@@ -166,8 +173,8 @@ def _if_match(rev: int | None) -> dict[str, str]:
     return {} if rev is None else {"If-Match": f'"{rev}"'}
 
 
-def _entries(told: Any, origin: Origin) -> tuple[Sequence[VaultEntry], str | None]:
-    return [VaultEntry.of(entry, origin) for entry in told["entries"]], told["next_cursor"]
+def _entries(told: Any, origin: Origin) -> EntriesPage:
+    return EntriesPage([VaultEntry.of(entry, origin) for entry in told["entries"]], told["next_cursor"], origin)
 
 
 def _changes(told: Any, origin: Origin) -> ChangesPage:
