@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from clavitor_commercial_replication import digests, fencing, mirror, rules, state, tables
 from clavitor_commercial_replication.merging import ACTOR, CATEGORY, Merge
 from clavitor_commercial_replication.models import Answer, Batch, Peer, State
-from clavitor_host.api import AuditEntry, Problem, StorageUnavailable, Transaction, problem
+from clavitor_host.api import AuditEntry, PointRead, Problem, StorageUnavailable, Transaction, problem
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 NOT_A_BACKUP = "not_a_backup"
 CONFLICT_ALERT = "REPLICATION_CONFLICT"
 
-_PEER_FIELDS = (
-    "pop",
-    "heard_at",
-    "head_rev",
-    "depth",
-    "complete_rev",
-    "applied_max_rev",
-    "as_of",
-    "compared_at",
-    "mismatches",
-)
-_WRITE_STATE = (
-    sa.update(tables.state)
+_READ = PointRead(
+    sa.select(
+        *(tables.state.c[name] for name in State._fields),
+        tables.state.c.buckets,
+        *(tables.peer.c[name].label(f"peer_{name}") for name in Peer._fields),
+    )
+    .select_from(tables.state.join(tables.peer, tables.peer.c.id == tables.state.c.id))
     .where(tables.state.c.id == 1)
-    .values({name: sa.bindparam(f"new_{name}") for name in ("epoch", "stream_id", "head_rev", "buckets")})
 )
-_WRITE_PEER = (
-    sa.update(tables.peer)
-    .where(tables.peer.c.id == 1)
-    .values({name: sa.bindparam(f"new_{name}") for name in _PEER_FIELDS})
-)
+_WRITE_STATE = """
+UPDATE replication_state SET epoch = :epoch, stream_id = :stream_id, head_rev = :head_rev, buckets = :buckets
+WHERE id = 1
+"""
+_WRITE_PEER = """
+UPDATE replication_peer SET pop = :pop, heard_at = :heard_at, head_rev = :head_rev, depth = :depth,
+    complete_rev = :complete_rev, applied_max_rev = :applied_max_rev, as_of = :as_of, compared_at = :compared_at,
+    mismatches = :mismatches
+WHERE id = 1
+"""
+_ELSEWHERE = ("acked_at", "tokens_digest", "last_error", "last_error_at")
+"""Of the peer, what others write."""
 
 
 class _Sent(NamedTuple):
@@ -113,9 +113,11 @@ class _Backup:
     async def open(cls, service: Replication, tx: Transaction) -> _Backup:
         """Lock the vault's head, and read."""
         head = await service.host.vault.lock(tx)
-        found = await state.required(tx)
-        merge = Merge(service.host.vault, tx, head.rev, await state.buckets(tx))
-        return cls(service, tx, found, await state.peer(tx), merge)
+        row = await tx.point_read(_READ)
+        assert row is not None
+        width = len(State._fields)
+        merge = Merge(service.host.vault, tx, head.rev, row[width])
+        return cls(service, tx, State(*row[:width]), Peer(*row[width + 1 :]), merge)
 
     async def take(self, pop: str, batch: Batch) -> Answer:
         """Apply one request."""
@@ -140,11 +142,10 @@ class _Backup:
         """Write what has changed; the audit rows last, since they lock the audit log."""
         if not self._changed:
             return
-        found, peer = self._state, self._peer
-        numbers = {"epoch": found.epoch, "stream_id": found.stream_id}
-        written = {**numbers, "head_rev": self._merge.head_rev, "buckets": self._merge.buckets}
-        await self._tx.execute(_WRITE_STATE, {f"new_{name}": value for name, value in written.items()})
-        await self._tx.execute(_WRITE_PEER, {f"new_{name}": getattr(peer, name) for name in _PEER_FIELDS})
+        found, peer, merge = self._state, self._peer, self._merge
+        about = {"epoch": found.epoch, "stream_id": found.stream_id}
+        await self._tx.execute(_WRITE_STATE, {**about, "head_rev": merge.head_rev, "buckets": merge.buckets})
+        await self._tx.execute(_WRITE_PEER, {k: v for k, v in peer._asdict().items() if k not in _ELSEWHERE})
         if self._merge.audit:
             await self._service.host.audit.record(self._tx, *self._merge.audit)
 

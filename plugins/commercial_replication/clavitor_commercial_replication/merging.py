@@ -53,11 +53,8 @@ class _Write(NamedTuple):
     before: _Known | None
 
 
-class _Outcome(NamedTuple):
-    """What becomes of one item."""
-
-    write: _Write | None
-    failure: Failure | None = None
+_Outcome = _Write | Failure | None
+"""What becomes of one item; None: nothing, since it or a newer one is here."""
 
 
 class Merge:
@@ -82,7 +79,7 @@ class Merge:
         outcomes = _classified(items, dict(known), self.head_rev)
         try:
             async with self._savepoint():
-                await self._write([outcome.write for outcome in outcomes if outcome.write is not None])
+                await self._write([outcome for outcome in outcomes if type(outcome) is _Write])
         except StorageUnavailable:
             raise
         except Exception:  # noqa: BLE001 - whichever entry it is about fails alone
@@ -116,23 +113,23 @@ class Merge:
     async def _alone(self, item: Item, known: dict[str, _Known]) -> _Outcome:
         """Do one item in a savepoint of its own. known: is brought up to date."""
         before = known.get(item.entry_id)
-        (outcome,) = _classified([item], known, self.head_rev)
-        if outcome.write is None:
-            return outcome
+        (write,) = _classified([item], known, self.head_rev)
+        if type(write) is not _Write:
+            return write
         try:
             try:
                 async with self._savepoint():
-                    await self._write([outcome.write])
+                    await self._write([write])
             except UniqueViolation:
                 async with self._savepoint():
-                    if not await self._make_room(outcome.write, known):
+                    if not await self._make_room(write, known):
                         raise
-                    await self._write([outcome.write])
-            return outcome
+                    await self._write([write])
+            return write
         except StorageUnavailable:
             raise
         except UniqueViolation:
-            detail = f"another entry has rev {outcome.write.copy.rev} here"
+            detail = f"another entry has rev {write.copy.rev} here"
             failure = Failure(item.entry_id, "conflict", detail, retryable=False)
         except Exception as error:  # noqa: BLE001 - the others are not concerned
             log.exception("An entry of the primary could not be written", error, entry_id=item.entry_id)
@@ -141,7 +138,7 @@ class Merge:
             known.pop(item.entry_id, None)
         else:
             known[item.entry_id] = before
-        return _Outcome(None, failure)
+        return failure
 
     async def _make_room(self, write: _Write, known: dict[str, _Known]) -> bool:
         """Give the entry that has the rev of `write` another one; return whether it was of a lower epoch."""
@@ -158,7 +155,7 @@ class Merge:
         if old is not None:
             new = Version(old.epoch, rev, digest_of(holder, old.epoch, rev, copy.encrypted_data))
             self.buckets = combined(self.buckets, [(holder, old.digest), (holder, new.digest)])
-            await self._note([(holder, new)])
+            await self._note([(holder, *new)])
             if holder in known:
                 known[holder] = known[holder]._replace(rev=rev, digest=new.digest)
         return True
@@ -167,9 +164,11 @@ class Merge:
         """Write entries, their versions and their hashes. The last write of an entry stands."""
         last = {write.copy.entry_id: write for write in writes}
         gone = [] if rules.keeps_tombstone() else [key for key, write in last.items() if write.copy.deleted_at]
-        staying = [write for key, write in last.items() if key not in gone] if gone else list(last.values())
+        for entry_id in gone:
+            del last[entry_id]
+        staying = last.values()
         await self._vault.place(self._tx, [write.copy for write in staying])
-        await self._note([(write.copy.entry_id, Version(*write.known[:3])) for write in staying])
+        await self._note([(key, write.known.epoch, write.known.rev, write.known.digest) for key, write in last.items()])
         if gone:
             await self._vault.remove(self._tx, gone)
             for entry_id in gone:
@@ -178,13 +177,11 @@ class Merge:
         first = {write.copy.entry_id: write.before for write in reversed(writes)}
         changes += [(key, before.digest) for key, before in first.items() if before is not None and before.counted]
         self.buckets = combined(self.buckets, changes)
-        self.head_rev = max([self.head_rev, *(write.copy.rev for write in staying)])
+        self.head_rev = max([self.head_rev, *[write.copy.rev for write in staying]])
 
-    async def _note(self, versions: Sequence[tuple[str, Version]]) -> None:
-        rows = [
-            {"entry_id": key, "epoch": version.epoch, "rev": version.rev, "digest": version.digest}
-            for key, version in versions
-        ]
+    async def _note(self, versions: Sequence[tuple[str, int, int, bytes]]) -> None:
+        """Write down which write each entry is at: id, epoch, rev, digest."""
+        rows = [dict(zip(_VERSION, version, strict=True)) for version in versions]
         await self._tx.insert_many(tables.versions, rows, upsert_on=("entry_id",), update=_NEWER)
 
     def _answer(self, pop: str, items: Sequence[Item], outcomes: Sequence[_Outcome]) -> Answer:
@@ -194,17 +191,18 @@ class Merge:
         exists: dict[str, None] = {}
         failures: dict[str, Failure] = {}
         highest = 0
-        for item, (write, failure) in zip(items, outcomes, strict=True):
+        for item, outcome in zip(items, outcomes, strict=True):
             entry_id = item.entry_id
-            if failure is not None:
-                failures[entry_id] = failure
+            if type(outcome) is Failure:
+                failures[entry_id] = outcome
                 continue
             highest = max(highest, item.rev or 0)
-            if write is None:
+            if type(outcome) is not _Write:
                 exists[entry_id] = None
                 continue
             applied[entry_id] = None
-            payload = {"epoch": write.known.epoch, "rev": write.known.rev, "operation": item.operation}
+            known = outcome.known
+            payload = {"epoch": known.epoch, "rev": known.rev, "operation": item.operation}
             self.audit.append(AuditEntry(CATEGORY, "replicated", ACTOR, title, entry_id, payload))
         return Answer(
             acknowledged=[key for key in applied if key not in failures] if failures else list(applied),
@@ -220,35 +218,31 @@ def _classified(items: Sequence[Item], known: dict[str, _Known], head_rev: int) 
     In the plain format a write takes the next rev behind `head_rev`.
     """
     outcomes: list[_Outcome] = []
-    for item in items:
-        entry_id, data = item.entry_id, item.encrypted_data
+    for entry_id, operation, data, timestamp, sent_epoch, sent_rev, _, environment_id, created_at, updated_at in items:
+        epoch, rev = sent_epoch, sent_rev
         before = known.get(entry_id)
-        at = item.timestamp * 1_000_000 if item.updated_at is None else item.updated_at
-        if item.epoch is None or item.rev is None:
-            stamp, digest = Stamp(None, None, at), None
-        else:
-            stamp, digest = Stamp(item.epoch, item.rev, at), digest_of(entry_id, item.epoch, item.rev, data)
+        at = timestamp * 1_000_000 if updated_at is None else updated_at
+        digest = None if epoch is None or rev is None else digest_of(entry_id, epoch, rev, data)
         if before is not None:
-            verdict = rules.verdict(stamp, digest, Stamp(before.epoch, before.rev, before.at), before.digest)
-            if verdict == "exists":
-                outcomes.append(_Outcome(None))
+            stored = Stamp(before.epoch, before.rev, before.at)
+            verdict = rules.verdict(Stamp(epoch, rev, at), digest, stored, before.digest)
+            if verdict != "apply":
+                outcomes.append(None if verdict == "exists" else _conflict(entry_id, epoch, rev))
                 continue
-            if verdict == "conflict":
-                detail = f"this POP has other content under epoch {item.epoch}, rev {item.rev}"
-                outcomes.append(_Outcome(None, Failure(entry_id, "conflict", detail, retryable=False)))
-                continue
-        created_at = at if item.created_at is None else item.created_at
-        if digest is None:
-            head_rev += 1
-            epoch, rev, digest = 0, head_rev, digest_of(entry_id, 0, head_rev, data)
+        began = at if created_at is None else created_at
+        if epoch is None or rev is None or digest is None:
+            epoch, rev = 0, head_rev + 1
+            digest = digest_of(entry_id, epoch, rev, data)
             if before is not None and before.created_at is not None:
-                created_at = before.created_at
-        else:
-            epoch, rev = item.epoch or 0, item.rev or 0
-            head_rev = max(head_rev, rev)
-        deleted_at = at if item.deleted else None
-        copy = EntryCopy(entry_id, rev, data, item.environment_id, created_at, at, deleted_at)
-        now = _Known(epoch, rev, digest, at, None if item.deleted else created_at)
+                began = before.created_at
+        head_rev = max(head_rev, rev)
+        ended = at if operation == "delete" else None
+        now = _Known(epoch, rev, digest, at, began if ended is None else None)
         known[entry_id] = now
-        outcomes.append(_Outcome(_Write(copy, now, before)))
+        outcomes.append(_Write(EntryCopy(entry_id, rev, data, environment_id, began, at, ended), now, before))
     return outcomes
+
+
+def _conflict(entry_id: str, epoch: int | None, rev: int | None) -> Failure:
+    detail = f"this POP has other content under epoch {epoch}, rev {rev}"
+    return Failure(entry_id, "conflict", detail, retryable=False)

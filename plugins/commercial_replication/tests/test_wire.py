@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from clavitor_commercial_replication import wire
-from clavitor_commercial_replication.body import _Doubtful, quick
+from clavitor_commercial_replication.body import Doubtful, quick
 from clavitor_commercial_replication.models import Answer, Batch, Failure, MirroredToken
 from clavitor_commercial_replication_testing.backup import T0, batch, blob, item, plain
 from hypothesis import given
@@ -291,7 +291,7 @@ def quick_or_strict(data: bytes) -> Any:
     """Return what a request's body is read as."""
     try:
         return quick(data)
-    except _Doubtful:
+    except Doubtful:
         return strict_json.loads(data, whole_floats=False)
 
 
@@ -306,7 +306,6 @@ def quick_or_strict(data: bytes) -> Any:
         b'{"a": 1.0}',
         b'{"a": 1e999}',
         b'{"a": "\\ud800"}',
-        b'{"a": "b:c"}',
         b'{"a": "\xff"}',
         b"\xef\xbb\xbf{}",
         '{"a": 1}'.encode("utf-16"),
@@ -320,7 +319,7 @@ def quick_or_strict(data: bytes) -> Any:
     ],
 )
 def test_what_is_not_plainly_strict_json_is_left_to_the_strict_reader(doubtful: bytes) -> None:
-    with pytest.raises(_Doubtful):
+    with pytest.raises(Doubtful):
         quick(doubtful)
 
 
@@ -343,7 +342,7 @@ def test_no_name_that_is_there_twice_gets_through(members: list[tuple[str, str]]
     data = "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}"
     twice = len({name for name, _ in members}) < len(members)
     if twice:
-        with pytest.raises((strict_json.StrictJSONError, _Doubtful)):
+        with pytest.raises((strict_json.StrictJSONError, Doubtful)):
             quick_or_strict(data.encode())
     else:
         assert quick_or_strict(data.encode()) == json.loads(data)
