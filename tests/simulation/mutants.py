@@ -1,0 +1,60 @@
+"""Mutants: replication with one guard taken away each. A simulation that does not fail for them sees nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from clavitor_commercial_replication import rules
+from clavitor_commercial_replication.rules import Stamp, Verdict
+
+
+def _clear_by_id_only(acknowledged_rev: int, dirty_rev: int) -> bool:
+    """An acknowledgement clears the entry, whatever was written to it meanwhile."""
+    return True
+
+
+def _order_by_seconds(incoming: Stamp, digest: bytes | None, stored: Stamp, stored_digest: bytes) -> Verdict:
+    """The later second of the wall clock wins."""
+    return "apply" if incoming.at // 1_000_000 > stored.at // 1_000_000 else "exists"
+
+
+def _never_stale(epoch: int, known_epoch: int) -> bool:
+    """Any primary is believed."""
+    return False
+
+
+def _rev_alone(incoming: Stamp, digest: bytes | None, stored: Stamp, stored_digest: bytes) -> Verdict:
+    """The higher rev wins, whoever's it is."""
+    return _real_verdict(
+        incoming._replace(epoch=0 if incoming.epoch is not None else None),
+        digest,
+        stored._replace(epoch=0),
+        stored_digest,
+    )
+
+
+_real_verdict = rules.verdict
+
+MUTANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "clear-by-id-only": {"clears": _clear_by_id_only},
+    "wall-clock-order": {"verdict": _order_by_seconds},
+    "no-tombstone": {"keeps_tombstone": lambda: False},
+    "no-epoch": {"is_stale": _never_stale, "verdict": _rev_alone},
+}
+"""What each puts in place of the rules."""
+
+
+@contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """Run with a mutant's rules; None: with the real ones."""
+    changes = {} if name is None else MUTANTS[name]
+    real = {rule: getattr(rules, rule) for rule in changes}
+    for rule, function in changes.items():
+        setattr(rules, rule, function)
+    try:
+        yield
+    finally:
+        for rule, function in real.items():
+            setattr(rules, rule, function)

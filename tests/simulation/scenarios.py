@@ -1,0 +1,195 @@
+"""What a run is about: faults alone, or a failover whose old primary comes back and becomes the backup."""
+
+from __future__ import annotations
+
+import asyncio
+
+from clavitor_commercial_replication import asking, fencing, promotion, reseed
+
+from clavitor_host.api import ClavitorError
+from tests.simulation.clients import Clients
+from tests.simulation.invariants import Standing, check_applied
+from tests.simulation.model import Broken
+from tests.simulation.pop import Pop
+from tests.simulation.schedule import BUSY_SECONDS, Fault
+from tests.simulation.world import HEALED_WITHIN, World
+
+
+async def play(world: World) -> None:
+    """Play the seed's scenario to its end."""
+    clients = Clients(world)
+    for pop in world.pops:
+        await world.start(pop)
+    world.network.weather = world.plan.weather
+    faults = [asyncio.create_task(world.befall(fault)) for fault in world.plan.faults]
+    load = asyncio.create_task(clients.work())
+    scene = {"faults": faults_alone, "failover": failover}[world.plan.scenario]
+    await scene(world, clients, [load, *faults])
+    await clients.check_reads(world.primary, world.backup)
+    for pop in world.pops:
+        await pop.stop()
+    world.check()
+    world.tell()
+
+
+async def faults_alone(world: World, clients: Clients, under_way: list[asyncio.Task[None]]) -> None:
+    """Faults, healing, and nothing is lost."""
+    await asyncio.sleep(BUSY_SECONDS)
+    await world.heal()
+    await asyncio.gather(*under_way)
+    await world.converge()
+    try:
+        world.model.check_final(world.look(world.primary).contents, world.primary.name)
+        check_applied(world.observers[world.backup.name])
+    except Broken as error:
+        world.fail(str(error))
+
+
+async def failover(world: World, clients: Clients, under_way: list[asyncio.Task[None]]) -> None:
+    """The primary is lost, or only cut off; its backup is promoted; the old one comes back, and becomes its backup."""
+    old, new = world.pops
+    story = world.plan.failover
+    await asyncio.sleep(story.lost_at)
+    lost = Fault(world.loop.now, story.how, 0, story.away)
+    away = asyncio.create_task(world.befall(lost))
+    await asyncio.sleep(story.promoted_after)
+    at_promotion = await _promote(world, new, ask=story.ask)
+    world.primary, world.backup = new, old
+    clients.targets = [old, new] if story.how != "crash" else [new]
+    clients.reading = False
+    await asyncio.sleep(max(0.0, BUSY_SECONDS - world.loop.now))
+    await world.heal()
+    await asyncio.gather(away, *under_way)
+    await _fenced(world, old)
+    clients.targets = [new]
+    lost_writes = world.look(old).queue
+    _check_kept(world, at_promotion, lost_writes)
+    more = asyncio.create_task(clients.more(story.meanwhile))
+    if story.crash_after is not None:
+        world.faulty = True
+        world.background(world.befall(Fault(world.loop.now + story.crash_after, "crash", 0, 0.3)))
+    replayed = await _settle(world, old, replay=story.replay)
+    await _reseed(world, old)
+    world.faulty = False
+    await more
+    await world.converge()
+    _check_after_failover(world, at_promotion, replayed)
+
+
+async def _promote(world: World, pop: Pop, *, ask: bool) -> Standing:
+    """Promote a POP, however often it takes; return what it held then."""
+
+    async def promote() -> None:
+        await promotion.promote(pop.service, force=True, ask=ask)
+
+    while world.look(pop).role != "primary":
+        await world.start(pop)
+        try:
+            await world.operate(pop, promote)
+        except ClavitorError as error:
+            world.note(f"promote failed: {error}")
+        await asyncio.sleep(0.1)
+    world.note(f"promoted {pop.name}")
+    standing = world.observers[pop.name].at_promotion
+    assert standing is not None
+    return standing
+
+
+async def _fenced(world: World, old: Pop) -> None:
+    """Wait until the old primary knows that it is none; from then on it takes no write."""
+    await world.start(old)
+    deadline = max(world.loop.now, world.leases_free) + HEALED_WITHIN
+    if not await world.until(lambda: world.look(old).role != "primary", deadline):
+        world.fail(f"{old.name} was superseded, but has not noticed within {HEALED_WITHIN:.0f} s")
+    world.note(f"{old.name} is {world.look(old).role}")
+
+
+def _check_kept(world: World, at_promotion: Standing, waiting: dict[str, int]) -> None:
+    """Every write that the old primary acknowledged is at the new one, or is known to be missing there."""
+    old, new = world.pops
+    fenced_at = world.observers[old.name].fenced_at
+    for write in world.model.done():
+        if write.pop != old.name:
+            continue
+        if fenced_at is not None and write.began > fenced_at:
+            world.fail(f"{write} was acknowledged after {old.name} was fenced")
+        epoch, rev, _ = at_promotion.versions.get(write.entry_id, (0, 0, ""))
+        if (epoch, rev) < (1, write.rev) and waiting.get(write.entry_id, 0) < write.rev:
+            world.fail(f"{write} of rev {write.rev} is neither at {new.name} nor listed as unreplicated")
+        if rev == write.rev and at_promotion.contents[write.entry_id][1] != write.data:
+            world.fail(f"{new.name} was promoted with other content than {write}")
+
+
+async def _settle(world: World, old: Pop, *, replay: bool) -> dict[str, str | None]:
+    """Replay what only the old primary has, or discard it; return what was replayed, by entry."""
+    replayed: dict[str, str | None] = {}
+
+    async def do_replay() -> None:
+        done = await fencing.replay(old.service, None)
+        world.note(f"replay {done}")
+        for entry_id in done.conflicts:
+            if world.look(world.primary).versions[entry_id][0] < 2:
+                world.fail(f"replaying {entry_id} is a conflict, but nobody has written it since")
+
+    async def do_discard() -> None:
+        world.note(f"discard {await fencing.discard(old.service, None)}")
+
+    standing = world.look(old)
+    if replay:
+        replayed = {entry_id: standing.contents[entry_id][1] for entry_id in standing.queue}
+        await _insist(world, old, do_replay)
+    await _insist(world, old, do_discard)
+    if world.look(old).queue:
+        world.fail(f"still queued at {old.name} after replay and discard: {world.look(old).queue}")
+    return replayed
+
+
+async def _reseed(world: World, old: Pop) -> None:
+    async def do_reseed() -> None:
+        async with asking.linked(old.service) as link:
+            planned = await reseed.plan(old.service, link, asking.url_of(old.service))
+            world.note(f"reseed resuming {planned.resuming}")
+            done = await reseed.reseed(old.service, link, planned)
+            world.note(f"reseed {done}")
+
+    await _insist(world, old, do_reseed)
+
+
+async def _insist(world: World, pop: Pop, work: object) -> None:
+    """Do what an operator does, again and again until it has worked."""
+    deadline = world.loop.now + 300.0
+    while world.loop.now < deadline:
+        await world.start(pop)
+        try:
+            if await world.operate(pop, work):  # type: ignore[arg-type]
+                return
+        except ClavitorError as error:
+            world.note(f"refused: {error}")
+        await asyncio.sleep(1.0)
+    world.fail("what the operator did never worked")
+
+
+def _check_after_failover(world: World, at_promotion: Standing, replayed: dict[str, str | None]) -> None:
+    """What the new primary has in the end is what its clients were told, what was replayed, or what it began with."""
+    found = world.look(world.primary).contents
+    new = world.primary.name
+    for entry_id in sorted({*found, *at_promotion.entries, *replayed, *world.plan.ids}):
+        rev, data = found.get(entry_id, (0, None))
+        own = [one for one in world.model.of(entry_id) if one.pop == new]
+        newest = world.model.newest(entry_id, new)
+        began = at_promotion.contents.get(entry_id, (0, None))
+        if newest is not None and rev < newest.rev:
+            world.fail(f"{new}: {entry_id} is at rev {rev}, but {newest} was acknowledged as rev {newest.rev}")
+        elif newest is not None and rev == newest.rev:
+            if data != newest.data:
+                world.fail(f"{new}: {entry_id} is {data}, but {newest} was acknowledged")
+        else:
+            possible = {one.data for one in own if one.outcome != "done"}
+            if entry_id in replayed:
+                possible.add(replayed[entry_id])
+            if (rev, data) != began and data not in possible:
+                world.fail(f"{new}: {entry_id} is {data} at rev {rev}, which nobody wrote there")
+            if newest is None and not possible and (rev, data) != began:
+                world.fail(f"{new}: {entry_id} has changed since the promotion, but nobody wrote it")
+            if newest is None and entry_id in replayed and (rev, data) == began and data != replayed[entry_id]:
+                world.fail(f"{new}: {entry_id} was replayed as {replayed[entry_id]}, but is {data}")
