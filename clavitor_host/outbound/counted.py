@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import httpx
@@ -11,6 +13,11 @@ from clavitor_host.errors import UnusableURL
 
 Count = Callable[[str, str], None]
 """Called with a host and an outcome."""
+
+if "sniffio" not in sys.modules and find_spec("sniffio") is None:
+    # httpcore imports it several times a request, and every failing import looks through the whole path: a sixth of
+    # what a request costs. None makes it fail at once.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 class CountedClient(httpx.AsyncClient):

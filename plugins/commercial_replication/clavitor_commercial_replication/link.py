@@ -74,6 +74,7 @@ class Link:
         self._service = service
         self._url = url
         self._client: httpx.AsyncClient | None = None
+        self._urls: dict[str, httpx.URL] = {}
 
     async def apply(self, batch: Batch) -> Answer:
         """Send a batch and return what became of it. Raises `LinkError`."""
@@ -106,7 +107,8 @@ class Link:
         try:
             async with asyncio.timeout(TOTAL_TIMEOUT):
                 client = self._opened()
-                request = client.build_request(method, self._url + path, headers=self._headers(), **options)
+                url = self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._url + path))
+                request = httpx.Request(method, url, headers=self._headers(client), **options)
                 answer = await client.send(request, stream=True)
                 try:
                     content = await _read(answer)
@@ -133,12 +135,12 @@ class Link:
             self._client = self._service.host.outbound.client(**options)
         return self._client
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    def _headers(self, client: httpx.AsyncClient) -> dict[str, str]:
+        headers = {**client.headers, "content-type": "application/json", "accept-encoding": "identity"}
         if self._service.secrets.known:
             pop = self._service.config.source_pop
             assert pop is not None
-            headers["Authorization"] = f"Bearer {self._service.secrets.bearer(pop, self._service.host.clock.now_us())}"
+            headers["authorization"] = f"Bearer {self._service.secrets.bearer(pop, self._service.host.clock.now_us())}"
         return headers
 
     def _failure(self, answer: httpx.Response, content: bytes) -> LinkError:

@@ -33,8 +33,7 @@ FROM (
 WHERE page.total - page.size <= :max_bytes
 ORDER BY queue.rev
 """
-"""One statement, so that all of it is of one moment. The first row that no longer fits comes too, to tell that there are
-more."""
+"""One statement, so that all of it is of one moment. The first row that no longer fits comes too: there are more."""
 
 _FIELDS = Task._fields
 _TASK_COLUMNS = ("rev", "entry_id", "method", "environment_id", "epoch", "created_at", "queued_at", "raw_payload")

@@ -54,12 +54,17 @@ async def peer(source: Database | Transaction) -> Peer:
 
 async def update(tx: Transaction, **values: Any) -> None:
     """Set columns of `replication_state`."""
-    await tx.execute(sa.update(tables.state).where(tables.state.c.id == 1).values(values))
+    await _update(tx, "replication_state", values)
 
 
 async def update_peer(tx: Transaction, **values: Any) -> None:
     """Set columns of `replication_peer`."""
-    await tx.execute(sa.update(tables.peer).where(tables.peer.c.id == 1).values(values))
+    await _update(tx, "replication_peer", values)
+
+
+async def _update(tx: Transaction, table: str, values: Mapping[str, Any]) -> None:
+    sets = ", ".join(f"{name} = :{name}" for name in values)
+    await tx.execute(f"UPDATE {table} SET {sets} WHERE id = 1", values)  # noqa: S608 - names of our own columns
 
 
 async def begin(host: Host, role: Role) -> State:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii
 from typing import Any, cast
 
 from clavitor_commercial_replication.config import POP_PATTERN
@@ -53,8 +54,10 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def encode(batch: Batch) -> bytes:
-    """Return the bytes of a request."""
-    return json.dumps(body(batch), separators=(",", ":"), allow_nan=False).encode()
+    """Return the bytes of a request: the JSON of `body`, made at a fraction of its cost."""
+    text = json.dumps(body(batch._replace(items=())), separators=(",", ":"), allow_nan=False)
+    entries = ",".join([_entry_text(item) for item in batch.items])
+    return text.replace('"entries":[]', f'"entries":[{entries}]', 1).encode()
 
 
 def body(batch: Batch) -> dict[str, Any]:
@@ -68,6 +71,23 @@ def body(batch: Batch) -> dict[str, Any]:
     if batch.tokens is not None:
         result["tokens"] = [_present(token._asdict()) for token in batch.tokens]
     return result
+
+
+def _entry_text(item: Item) -> str:
+    """Return the JSON of `_item_out(item)`. Base64 needs no escapes; all else is quoted or a number."""
+    if item.epoch is None or item.created_at is None or item.updated_at is None:
+        return json.dumps(_item_out(item), separators=(",", ":"))
+    data, environment_id, content = item.encrypted_data, "", ""
+    if item.environment_id is not None:
+        environment_id = f',"environment_id":{encode_basestring_ascii(item.environment_id)}'
+    if data is not None:
+        digest = item.sha256 or sha256(data.encode()).hexdigest()
+        content = f',"encrypted_data":"{data}","sha256":"{digest}"'
+    return (
+        f'{{"entry_id":{encode_basestring_ascii(item.entry_id)},"operation":"{item.operation}"'
+        f',"timestamp":{item.timestamp},"epoch":{item.epoch},"rev":{item.rev}{environment_id}'
+        f',"created_at":{item.created_at},"updated_at":{item.updated_at}{content}}}'
+    )
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:

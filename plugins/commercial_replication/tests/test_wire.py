@@ -379,3 +379,12 @@ def refused_blob(text: str) -> Problem:
     body = with_blob("AAAA")
     body["entries"][0] |= {"encrypted_data": text, "sha256": None}
     return refused(body)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("environment_id", [None, "prod", 'quoted "\\ \n é'])
+@pytest.mark.parametrize("known", [False, True])
+def test_the_quick_way_to_a_request_gives_the_same_json(deleted: bool, environment_id: str | None, known: bool) -> None:
+    one = item("a", 1, None if deleted else "x")._replace(environment_id=environment_id)
+    sent = batch(one, one if known else plain("b"))
+    assert json.loads(wire.encode(sent)) == wire.body(sent)
