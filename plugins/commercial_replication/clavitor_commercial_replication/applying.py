@@ -51,7 +51,7 @@ async def apply(service: Replication, pop: str, batch: Batch) -> Answer:
     """Apply a batch from the POP `pop`, and return what became of each entry once it is durable.
 
     Raises 409 `not_a_backup`, `stale_epoch` or `foreign_stream`, and `StorageUnavailable`: then nothing is applied. A
-    primary that is shown a higher epoch has been superseded, and turns read-only before it refuses.
+    POP that is no backup and is shown a higher epoch has been superseded: it turns read-only before it refuses.
     """
     try:
         answer = await service.host.writer.submit(_apply, _Sent(service, pop, batch))

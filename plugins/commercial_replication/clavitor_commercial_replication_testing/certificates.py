@@ -29,6 +29,7 @@ class Authority:
         made = (
             _begun(_name(names[0]), self.name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         cert_file, key_file = self.folder / f"{names[0]}.crt", self.folder / f"{names[0]}.key"
@@ -47,11 +48,25 @@ def authority(folder: Path, name: str = "authority") -> Authority:
     made = (
         _begun(_name(name), _name(name), key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_SIGNS, critical=True)
         .sign(key, hashes.SHA256())
     )
     file = folder / f"{name}.crt"
     file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     return Authority(folder, file, key, _name(name))
+
+
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _name(text: str) -> x509.Name:
@@ -68,4 +83,5 @@ def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=30))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from clavitor_commercial_replication import digests, rules, state, tables, wire
+from clavitor_commercial_replication.models import Item
 from clavitor_commercial_replication_testing.apps import BACKUP_URL, encoded, primary_settings, running_pop
 from clavitor_commercial_replication_testing.backup import (
     BACKUP,
@@ -557,3 +559,44 @@ async def test_rows_of_the_queue_are_never_made_here(backup: Backup) -> None:
     await backup.applied(item("a", 1), item("b", 2, None))
     assert await backup.depth() == 0
     assert await backup.host.db.fetch_val(sa.select(sa.func.count()).select_from(tables.queue)) == 0
+
+
+# --- any order, any number of times --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_comes_in_whatever_order_the_newest_write_stands(backup: Backup, seed: int) -> None:
+    chance = random.Random(seed)
+    writes = [
+        item(f"e{chance.randrange(12)}", rev, None if chance.random() < 0.2 else f"blob {rev}", epoch=1 + rev // 60)
+        for rev in range(1, 101)
+    ]
+    newest: dict[str, Item] = {}
+    epoch = 1
+    for _ in range(30):
+        sent = [chance.choice(writes) for _ in range(chance.randrange(1, 25))]
+        epoch = max([epoch, *(each.epoch or 0 for each in sent)])
+        answer = await backup.applied(*sent, epoch=epoch)
+        assert answer["failed"] == []
+        assert {*answer["acknowledged"], *answer["already_exists"]} == {each.entry_id for each in sent}
+        for each in sent:
+            known = newest.get(each.entry_id)
+            if known is None or (each.epoch, each.rev) > (known.epoch, known.rev):
+                newest[each.entry_id] = each
+        await backup.check()
+    found = await backup.entries()
+    assert {key: row["encrypted_data"] for key, row in found.items()} == {
+        key: each.encrypted_data for key, each in newest.items()
+    }
+    async with backup.host.db.transaction() as tx:
+        head = await backup.host.vault.lock(tx)
+    assert head.live_entries == sum(each.encrypted_data is not None for each in newest.values())
+    assert (await backup.state()).head_rev == head.rev == max(each.rev or 0 for each in newest.values())
+
+
+async def test_a_pop_that_is_fenced_and_shown_a_higher_epoch_knows_it_from_then_on(backup: Backup) -> None:
+    async with backup.host.db.transaction() as tx:
+        await state.update(tx, role="fenced", epoch=4, stream_id="own")
+    assert code_of(await backup.send(batch(item("a", 1, epoch=7), epoch=7))) == (409, "not_a_backup")
+    found = await backup.state()
+    assert (found.role, found.epoch) == ("fenced", 7)
