@@ -88,11 +88,11 @@ async def _old_primary_returns(pair: Pair, ledger: Ledger) -> tuple[Pop, Pop]:
     await asyncio.to_thread(old.start)
     fenced = await _becomes(old, "fenced")
     assert fenced["reason"] == "superseded"
-    await _is_read_only(old, new.location)
+    await _is_read_only(old, pair.proxy.url)
     await asyncio.to_thread(old.kill)
     await asyncio.to_thread(old.start)
     assert (await role(old))["role"] == "fenced"
-    await _is_read_only(old, new.location)
+    await _is_read_only(old, pair.proxy.url)
     told = await _command(old, "unreplicated")
     assert {entry["entry_id"] for entry in told["entries"]} == ONLY_HERE.keys()
     assert (await _command(old, "reseed", "--yes", code=None), (await role(old))["role"])[1] == "fenced"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -41,6 +43,19 @@ async def _failures(pair: Pair) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
+async def _shown(pair: Pair, secret: str) -> int:
+    """Return what the backup answers to an empty request of somebody who knows `secret`."""
+    pop, day = pair.primary.name, datetime.now(UTC).strftime("%Y-%m-%d")
+    bearer = hmac.digest(secret.encode(), f"{pop}\n{day}".encode(), "sha256").hex()
+    async with httpx.AsyncClient(base_url=pair.backup.url) as client:
+        answer = await client.post(
+            "/api/replication/apply",
+            json={"source_pop": pop, "entries": []},
+            headers={"Authorization": f"Bearer pop.{pop}.{bearer}"},
+        )
+    return answer.status_code
+
+
 async def test_the_secret_is_replaced_under_load(two: Two) -> None:
     pair = two()
     ledger = Ledger()
@@ -49,6 +64,7 @@ async def test_the_secret_is_replaced_under_load(two: Two) -> None:
         await load.wrote(20)
         await _taken_from_now_on(pair)
         pair.backup.share(NEXT, SECRET)
+        assert [await _shown(pair, secret) for secret in (SECRET, NEXT, LAST)] == [200, 200, 401]
         await load.wrote(20)
         await _taken_from_now_on(pair)
         pair.primary.share(NEXT, SECRET)
@@ -61,6 +77,7 @@ async def test_the_secret_is_replaced_under_load(two: Two) -> None:
         pair.primary.share(NEXT)
         await load.wrote(20)
         await _taken_from_now_on(pair)
+        assert [await _shown(pair, secret) for secret in (SECRET, NEXT)] == [401, 200], "the old one ends at once"
         assert await _failures(pair) <= 1, "the old secret was refused once, and the new one read"
         pair.primary.share(LAST)  # in the wrong order, with a restart: nothing is taken until both know it
         await asyncio.to_thread(pair.primary.kill)

@@ -68,14 +68,12 @@ class Secrets:
 
     def verify(self, token: str, now_us: int) -> str | None:
         """Return the POP whose token this is, None for one that no secret of ours made for yesterday, today or
-        tomorrow. A file that has changed meanwhile is read first."""
+        tomorrow. A file that has changed is read first, so a secret that was taken out of it is good no longer."""
         match = _BEARER.fullmatch(token)
         if match is None:
             return None
-        if self._matches(match[1], match[2], now_us):
-            return match[1]
-        if self._file is None or _mark(self._file) == self._seen or not self.reload():
-            return None
+        if self._file is not None and _mark(self._file) != self._seen:
+            self.reload()
         return match[1] if self._matches(match[1], match[2], now_us) else None
 
     def _matches(self, pop: str, shown: str, now_us: int) -> bool:
