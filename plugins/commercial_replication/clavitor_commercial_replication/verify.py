@@ -60,11 +60,13 @@ class Difference(NamedTuple):
 
 class Comparison(NamedTuple):
     """What a comparison found. `buckets`: hashes that differed at the last look, also because of entries on their way.
+    `unexplained`: hashes that differ though every entry is the same and nothing is on its way: one POP has them wrong.
     `waiting`: entries that wait to be sent; `quarantined`: those of them that the backup refuses; `oldest`: since when
     the oldest waits, in µs. `differences`: entries that differ and are not on their way."""
 
     pop: str
     buckets: int
+    unexplained: int
     waiting: int
     quarantined: int
     oldest: int | None
@@ -85,22 +87,31 @@ async def compare(service: Replication, link: Link) -> Comparison:
     """Compare the primary with its backup. Raises `ClavitorError` and `LinkError`."""
     before: set[Difference] = set()
     confirmed: set[Difference] = set()
+    quiet: tuple[int, list[int]] | None = None
+    unexplained = 0
     for number in range(LOOKS):
         if number:
             await service.host.clock.sleep(PAUSE)
+        head = await service.host.vault.head_rev()
         about, buckets = await _buckets(service, link)
         found = await _look(service, link, buckets)
         confirmed = found & before
-        if not found or confirmed == found:
+        if not buckets or (found and confirmed == found):
             break
-        before = found
+        if not found:
+            if await queue.depth(service.host.db):
+                break
+            if (head, buckets) == quiet:
+                unexplained = len(buckets)
+                break
+        before, quiet = found, None if found else (head, buckets)
     async with service.host.db.snapshot() as tx:
         waiting, oldest = await queue.depth(tx), await queue.oldest(tx)
         refused = await tx.fetch_val(
             sa.select(sa.func.count()).select_from(tables.queue).where(tables.queue.c.quarantined_at.is_not(None))
         )
     listed = tuple(sorted(confirmed, key=lambda difference: difference.entry_id))
-    return Comparison(about.pop, len(buckets), waiting, refused, oldest, listed)
+    return Comparison(about.pop, len(buckets), unexplained, waiting, refused, oldest, listed)
 
 
 async def _buckets(service: Replication, link: Link) -> tuple[asking.About, list[int]]:
@@ -222,6 +233,24 @@ def _over(entry_id: str, copy: EntryCopy | None) -> tuple[Write, ...]:
     environment_id = copy.environment_id if copy is not None else None
     born = Write("put", entry_id, "", environment_id, keep_environment=False, if_none_match=True)
     return born, Write("delete", entry_id)
+
+
+async def recount(service: Replication) -> bool:
+    """Make the 256 hashes anew from what every entry is at; tell whether they were wrong."""
+    async with service.host.db.transaction() as tx:
+        await service.host.vault.lock(tx)
+        counted, after = digests.NOTHING, ""
+        while rows := await tx.fetch_all(
+            sa.select(tables.versions.c.entry_id, tables.versions.c.digest)
+            .where(tables.versions.c.entry_id > after)
+            .order_by(tables.versions.c.entry_id)
+            .limit(SCANNED)
+        ):
+            counted = digests.combined(counted, [(row["entry_id"], row["digest"]) for row in rows])
+            after = rows[-1]["entry_id"]
+        wrong = counted != await state.buckets(tx)
+        await state.update(tx, buckets=counted)
+    return wrong
 
 
 async def settled(service: Replication, entry_ids: Collection[str], *, seconds: float) -> bool:

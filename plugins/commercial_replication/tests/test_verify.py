@@ -87,7 +87,7 @@ async def revs(pop: Pop) -> dict[str, int]:
 
 async def test_equal_vaults_are_found_equal_without_looking_at_entries(pops: Pair) -> None:
     found = await compare(pops.primary)
-    assert found == Comparison("zurich-01", 0, 0, 0, None, ())
+    assert found == Comparison("zurich-01", 0, 0, 0, 0, None, ())
     asked = [request for request in pops.network.requests if request.url.path == asking.VERSIONS]
     assert [dict(request.url.params) for request in asked] == [{}]
 
@@ -250,6 +250,20 @@ async def test_versions_are_read_page_by_page(pops: Pair, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(asking, "versions_page", small)
     assert await kinds(pops.primary) == {"entry-01": "missing", "entry-08": "missing"}
+
+
+async def test_hashes_that_are_wrong_by_themselves_are_told_from_entries_that_differ(pops: Pair) -> None:
+    for pop in (pops.primary, pops.backup):
+        good = await state.buckets(pop.host.db)
+        async with pop.host.db.transaction() as tx:
+            await state.update(tx, buckets=bytes(32) + good[32:-32] + bytes(range(32)))
+        found = await compare(pops.primary)
+        assert (found.differences, found.unexplained) == ((), found.buckets)
+        assert found.unexplained >= 1
+        assert await verify.recount(pop.service) is True
+        assert await state.buckets(pop.host.db) == good
+        assert (await compare(pops.primary)).unexplained == 0
+        assert await verify.recount(pop.service) is False
 
 
 def test_an_unconfirmed_entry_is_below_anything_that_a_primary_can_have() -> None:
