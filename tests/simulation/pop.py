@@ -13,9 +13,11 @@ import httpx
 from clavitor_commercial.plugin import CommercialEdition
 from clavitor_commercial_replication.plugin import CommercialReplication
 from clavitor_commercial_replication.service import Replication, service_of
+from quart import Quart
 
 from clavitor_host.app import App, around, create_host
 from clavitor_host.config.sources import Config
+from clavitor_host.endpoint import HOST
 from clavitor_host.host import Host
 from clavitor_host.identity.models import SYSTEM, Role
 from clavitor_host.identity.tokens import create_token
@@ -23,6 +25,8 @@ from clavitor_host.identity.users import create_user
 from clavitor_host.plugins.frozen import BundleInfo
 from clavitor_host.testing import FrozenPlugin, settings
 from clavitor_host.vault.models import Write, WriteSet
+from clavitor_host.vault.routes import HOT, HOT_PREFIX
+from clavitor_host.web.gateway import Gateway
 from tests.simulation.chance import seeded
 from tests.simulation.database import Disk, Engine
 from tests.simulation.loop import EPOCH, Loop, Process, WallClock
@@ -74,6 +78,7 @@ class Pop:
         self.app: App | None = None
         self.outside = Context()
         self._config = _config(name, folder)
+        self._routes = routes(name, folder)
         self._web: Any = None
         self._engine: Engine | None = None
         self._process: Process | None = None
@@ -130,7 +135,7 @@ class Pop:
             return made(**{**options, "transport": transport})
 
         host.outbound.client = client  # type: ignore[method-assign]
-        self._web = around(app)
+        self._web = self._routes.around(host)
         await app.start()
         self.app = app
 
@@ -204,10 +209,39 @@ class Pop:
         return status, given, b"".join(parts)
 
 
+class Routes:
+    """The web application of one POP. Making it takes longer than much of a run, and nothing in it is a process's own
+    but the host and the gateway: those are new at every start."""
+
+    def __init__(self, web: Quart) -> None:
+        self._web = web
+        gateway: Any = web.asgi_app
+        self._framework = gateway._app
+
+    def around(self, host: Host) -> Gateway:
+        """Return the application for a process that starts."""
+        self._web.extensions[HOST] = host
+        return Gateway(host, self._framework, prefix=HOT_PREFIX, hot=HOT)
+
+
+@cache
+def routes(name: str, folder: Path) -> Routes:
+    """Return the web application of a POP, made once."""
+    return Routes(around(create_host(_config(name, folder), BUNDLE)))
+
+
+def prepare(folder: Path) -> None:
+    """Make what all runs share, so that the first is as any other."""
+    for name in (PRIMARY, BACKUP):
+        routes(name, folder)
+    for before in (False, True):
+        template(folder, before=before)
+
+
 @cache
 def template(folder: Path, *, before: bool) -> Template:
     """Make the databases that runs start from. before: with entries in the primary's."""
-    folder = folder / str(before)
+    folder = folder / f"template-{before}"
     folder.mkdir(parents=True, exist_ok=True)
     given = BEFORE if before else {}
 

@@ -20,6 +20,7 @@ from tests.simulation.chance import seeded
 from tests.simulation.database import remove
 from tests.simulation.loop import Loop, run_to_end
 from tests.simulation.mutants import mutated
+from tests.simulation.pop import prepare
 from tests.simulation.scenarios import play
 from tests.simulation.world import World
 
@@ -42,22 +43,28 @@ class Trace(NamedTuple):
 def run(seed: int, mutant: str | None = None) -> Trace:
     """Return what a seed does, the same bytes every time. mutant: of `mutants`, takes one guard away."""
     folder = workplace()
-    with seeded(seed), mutated(mutant), _no_collector(), quiet() as logged:
-        loop = Loop()
-        world = World(seed, folder, loop)
+    with quiet() as logged, _no_collector():
+        prepare(folder)
+        with seeded(seed), mutated(mutant):
+            return _played(seed, folder, logged)
 
-        async def play_to_end() -> None:
-            try:
-                await play(world)
-            except Exception as error:  # noqa: BLE001 - a mutant may break anything
-                world.fail(f"the run cannot go on: {type(error).__name__}: {error} at {where(error)}")
-            finally:
-                await world.close()
 
-        run_to_end(loop, play_to_end())
-        for error in (*loop.errors, *logged):
-            world.fail(f"unexpected: {error}")
-        loop.close()
+def _played(seed: int, folder: Path, logged: list[str]) -> Trace:
+    loop = Loop()
+    world = World(seed, folder, loop)
+
+    async def play_to_end() -> None:
+        try:
+            await play(world)
+        except Exception as error:  # noqa: BLE001 - a mutant may break anything
+            world.fail(f"the run cannot go on: {type(error).__name__}: {error} at {where(error)}")
+        finally:
+            await world.close()
+
+    run_to_end(loop, play_to_end())
+    for error in (*loop.errors, *logged):
+        world.fail(f"unexpected: {error}")
+    loop.close()
     return Trace(seed, tuple(world.lines), world.broken[0] if world.broken else "")
 
 

@@ -42,7 +42,7 @@ class World:
         self.broken: list[str] = []
         self.plan: Plan = plan(stream(seed, "plan"))
         self.network = Network(stream(seed, "network"), self.note)
-        given = template(folder / "template", before=self.plan.before)
+        given = template(folder, before=self.plan.before)
         self.tokens = {PRIMARY: given.primary_token, BACKUP: given.backup_token}
         self.model = Model(given=dict(given.entries))
         self.pops = tuple(
