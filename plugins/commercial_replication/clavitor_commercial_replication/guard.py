@@ -54,9 +54,7 @@ async def admit(service: Replication, request: Request, action: str | None) -> N
     elif action not in _OWN_ACTIONS and not (action is None and request.path in _OWN_PATHS):
         found = await state.required(service.host.db)
         if found.role != "primary":
-            refusal = read_only_problem(service, found)
-            request.reply_headers.update(refusal.headers)  # a page has no other way
-            raise refusal
+            raise read_only_problem(service, found)
 
 
 def read_only_problem(service: Replication, found: State) -> Problem:

@@ -421,6 +421,20 @@ async def test_a_collision_that_room_does_not_help_is_a_conflict(
     assert ids(await backup.applied(item("a", 1))) == ([], [], ["a"])
 
 
+async def test_room_that_was_made_in_vain_is_given_back(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+    await backup.applied(item("old", 5))
+    before = await backup.entries()
+
+    async def failing(tx: Any, copies: Any) -> None:
+        raise UniqueViolation("taken")
+
+    monkeypatch.setattr(backup.host.vault, "place", failing)
+    assert ids(await backup.applied(item("new", 5, epoch=2), epoch=2)) == ([], [], ["new"])
+    assert await backup.entries() == before
+    await backup.check()
+    assert (await backup.state()).head_rev == await backup.host.vault.head_rev()
+
+
 async def test_the_mutant_without_tombstones_forgets_an_entry(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "keeps_tombstone", lambda: False)
     await backup.applied(item("a", 1), item("b", 2))

@@ -78,6 +78,14 @@ async def test_a_mirrored_token_may_nothing_that_its_owner_may_not(backup: Backu
     assert (await ask(backup, USER, "DELETE", "/api/v1/me/sessions")).status_code == 403
 
 
+async def test_a_mirrored_administrator_does_not_administer_the_backup(backup: Backup) -> None:
+    await backup.applied(tokens=[token(USER, role="ADMIN")])
+    assert (await ask(backup, USER, path="/api/v1/admin/users")).status_code == 200
+    client = await backup.client(headers={"authorization": f"Bearer {USER}"})
+    response = await client.post("/api/v1/admin/users", json={"name": "mallory", "role": "ADMIN"})
+    assert (response.status_code, response.json()["detail"]) == (403, "The token's scope is read.")
+
+
 async def test_after_a_promotion_a_token_may_what_it_did_at_the_old_primary(backup: Backup) -> None:
     await backup.applied(item("a", 1), tokens=TOKENS)
     async with backup.host.db.transaction() as tx:
