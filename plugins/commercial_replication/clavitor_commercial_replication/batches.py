@@ -115,14 +115,7 @@ class Batches:
 
 
 def _item(task: Task) -> Item:
+    rev, entry_id, method, payload, environment_id, epoch, created_at, queued_at, _ = task
     return Item(
-        entry_id=task.entry_id,
-        operation=task.method,
-        encrypted_data=task.raw_payload,
-        timestamp=task.queued_at // 1_000_000,
-        epoch=task.epoch,
-        rev=task.rev,
-        environment_id=task.environment_id,
-        created_at=task.created_at,
-        updated_at=task.queued_at,
+        entry_id, method, payload, queued_at // 1_000_000, epoch, rev, None, environment_id, created_at, queued_at
     )

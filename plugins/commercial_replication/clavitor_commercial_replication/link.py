@@ -24,6 +24,9 @@ TIMEOUT = 10.0
 TOTAL_TIMEOUT = 60.0
 """Seconds that one request may take altogether."""
 
+KEPT_IDLE = 15.0
+"""Seconds for which an idle connection is kept: longer than between heartbeats, shorter than a server keeps it."""
+
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer that are read."""
 
@@ -129,7 +132,10 @@ class Link:
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
-            options: dict[str, Any] = {"timeout": TIMEOUT}
+            import httpx
+
+            limits = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=KEPT_IDLE)
+            options: dict[str, Any] = {"timeout": TIMEOUT, "limits": limits}
             if self._service.config.mutual_tls and self._url.startswith("https:"):
                 options["verify"] = _tls(self._service.config)
             self._client = self._service.host.outbound.client(**options)

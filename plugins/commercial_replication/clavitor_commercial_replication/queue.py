@@ -33,9 +33,10 @@ FROM (
 WHERE page.total - page.size <= :max_bytes
 ORDER BY queue.rev
 """
-"""One statement, so that all of it is of one moment. The first row that no longer fits comes too: there are more."""
+"""One statement, so that all of it is of one moment; first the fields of `Task`. The first row that no longer fits comes
+too: then there are more."""
 
-_FIELDS = Task._fields
+_WIDTH = len(Task._fields)
 _TASK_COLUMNS = ("rev", "entry_id", "method", "environment_id", "epoch", "created_at", "queued_at", "raw_payload")
 _REPLACED = (
     "rev", "method", "environment_id", "epoch", "created_at", "queued_at", "raw_payload",
@@ -83,7 +84,7 @@ async def look(
             if skip and row["entry_id"] in skip:
                 passed = passed or row["rev"]
             else:
-                tasks.append(Task(*[row[name] for name in _FIELDS]))
+                tasks.append(Task._make(list(row.values())[:_WIDTH]))
         else:
             return Slice(tasks, rows[0]["head_rev"] if rows else 0, passed)
         if tasks:

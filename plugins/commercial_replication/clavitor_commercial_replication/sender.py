@@ -95,6 +95,9 @@ class Sender:
         """Send what there is to send, then wait for something to happen; False when this POP's state has changed."""
         self._service.wake.clear()
         window.collect()
+        if not window.has_room:
+            await self._service.wake.wait()
+            return True
         known = await state.required(self._host.db)
         if known.role != "primary" or not known.enlisted:
             return False
@@ -205,6 +208,8 @@ class Sender:
     async def _look_after(self, tasks: Sequence[Task], answer: Answer) -> None:
         """Quarantine what the backup refuses for good; let the rest of what it did not take rest for a while."""
         settled = {*answer.acknowledged, *answer.already_exists}
+        if len(settled) == len(tasks):
+            return
         failures = {failure.entry_id: failure for failure in answer.failures}
         again: list[Task] = []
         for task in tasks:

@@ -61,8 +61,9 @@ class Window:
             self._passed = None
         if not self._running:
             self.cursor = 0
-        for running in ended:
-            running.result()
+        errors = [error for running in ended if (error := running.exception()) is not None]
+        if errors:
+            raise errors[0]
 
     def rewind(self, rev: int) -> None:
         """Have the queue looked through from this rev again."""
