@@ -180,5 +180,3 @@ def _row(task: Task) -> Mapping[str, object]:
         "quarantined_at": None,
         "error": None,
     }
-
-

@@ -1,8 +1,8 @@
 """Two apps in one process, a primary and its backup, joined by a `Network`.
 
-    async with pair(tmp_path) as pops:
-        await pops.primary.put("a", b"blob")
-        await pops.settled()
+async with pair(tmp_path) as pops:
+    await pops.primary.put("a", b"blob")
+    await pops.settled()
 """
 
 from __future__ import annotations

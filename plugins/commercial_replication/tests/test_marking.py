@@ -74,7 +74,9 @@ async def test_a_delete_and_a_create_under_the_same_id_are_one_create(lone_prima
 
 async def test_writes_that_share_a_commit_are_all_accounted_for(lone_primary: Pop) -> None:
     for turn in range(2):
-        await asyncio.gather(*(lone_primary.put(f"e{number % 120}", b"%d %d" % (turn, number)) for number in range(300)))
+        await asyncio.gather(
+            *(lone_primary.put(f"e{number % 120}", b"%d %d" % (turn, number)) for number in range(300))
+        )
     await lone_primary.check()
     assert await queue.depth(lone_primary.host.db) == await queue.dirty_count(lone_primary.host.db) == 120
 

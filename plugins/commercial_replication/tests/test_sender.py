@@ -12,6 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from clavitor_commercial_replication import backoff, queue, sender, state, tables, window
+from clavitor_commercial_replication.models import Task
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, pair, until
 from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.network import (
@@ -85,10 +86,9 @@ async def test_many_writers_at_once(pops: Pair) -> None:
     async def write(worker: int) -> None:
         for turn in range(30):
             name = f"e{(worker * 7 + turn * 3) % 50}"
+            writes = [Write("put", name, encoded(b"%d %d" % (worker, turn) * 20))]
             if (worker + turn) % 5 == 4:
-                writes = (Write("put", name, encoded(b"x")), Write("delete", name))
-            else:
-                writes = (Write("put", name, encoded(b"%d %d" % (worker, turn) * 20)),)
+                writes.append(Write("delete", name))
             await pops.primary.write(*writes)
 
     await asyncio.gather(*(write(worker) for worker in range(10)))
@@ -266,7 +266,7 @@ async def test_tokens_go_along_when_they_change(quick_pops: Pair) -> None:
     token = client.headers["Authorization"]
 
     async def mirrored() -> bool:
-        return await pops.backup.host.db.fetch_val(sa.select(sa.func.count()).select_from(tables.tokens)) == 1
+        return bool(await pops.backup.host.db.fetch_val(sa.select(sa.func.count()).select_from(tables.tokens)) == 1)
 
     await until(mirrored)
     await pops.primary.put("a")
@@ -296,10 +296,8 @@ async def test_tokens_go_along_when_they_change(quick_pops: Pair) -> None:
         answering(200, {"acknowledged": [], "failed": [], "already_exists": []}),
         answering(302, headers={"Location": "http://127.0.0.1:1/"}),
     ],
-    ids=[
-        "lost", "answer-lost", "doubled", "500", "503", "429", "html", "empty", "foreign-ids", "no-list", "silent", "302",
-    ],
-)  # fmt: skip
+    ids="lost answer-lost doubled 500 503 429 html empty foreign-ids no-list silent 302".split(),
+)
 async def test_nothing_is_forgotten_whatever_comes_back(quick_pops: Pair, fault: Any) -> None:
     pops = quick_pops
     await greeted(pops)
@@ -516,9 +514,7 @@ async def test_an_entry_that_failed_for_now_is_tried_again_while_others_go_on(qu
 # --- who may replicate -------------------------------------------------------------------------------------------
 
 
-async def test_a_refusal_is_told_once_until_it_is_over(
-    tmp_path: Path, clock: QuickClock, alerts: list[Alert]
-) -> None:
+async def test_a_refusal_is_told_once_until_it_is_over(tmp_path: Path, clock: QuickClock, alerts: list[Alert]) -> None:
     async with pair(tmp_path, Alerts, clock=clock) as pops:
         await greeted(pops)
         pops.network.faults.extend([answering(403, {"code": "pop_not_authorized", "detail": "Not you."})] * 4)
@@ -638,5 +634,5 @@ async def test_what_was_passed_over_is_looked_at_again_when_a_batch_ends() -> No
     await open_.abandon()
 
 
-def _task(entry_id: str, rev: int) -> queue.Task:
-    return queue.Task(rev, entry_id, "update", "", None, 1, 1, 1, 0)
+def _task(entry_id: str, rev: int) -> Task:
+    return Task(rev, entry_id, "update", "", None, 1, 1, 1, 0)
