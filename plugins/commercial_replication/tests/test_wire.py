@@ -11,11 +11,14 @@ from clavitor_commercial_replication import wire
 from clavitor_commercial_replication.body import Doubtful, quick
 from clavitor_commercial_replication.models import Answer, Batch, Failure, MirroredToken
 from clavitor_commercial_replication_testing.backup import T0, batch, blob, item, plain
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clavitor_host import strict_json
 from clavitor_host.api import Problem, check_encrypted_data
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no reason to fail."""
 
 TOKENS = (
     MirroredToken("ab" * 32, "user", "alice", "ADMIN", "write", None, None, None),
@@ -331,12 +334,14 @@ _VALUES = st.recursive(
 )
 
 
+@UNHURRIED
 @given(_VALUES, st.booleans())
 def test_both_readers_agree(value: Any, ascii_only: bool) -> None:
     data = json.dumps(value, ensure_ascii=ascii_only).encode()
     assert quick_or_strict(data) == strict_json.loads(data, whole_floats=False)
 
 
+@UNHURRIED
 @given(st.lists(st.tuples(st.sampled_from("ab:"), st.sampled_from(['"x"', '"a:b"', "{}", '{"c":1}', "1"])), max_size=4))
 def test_no_name_that_is_there_twice_gets_through(members: list[tuple[str, str]]) -> None:
     data = "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}"
@@ -351,6 +356,7 @@ def test_no_name_that_is_there_twice_gets_through(members: list[tuple[str, str]]
 _BASE64ISH = st.binary(max_size=8).map(lambda raw: binascii.b2a_base64(raw, newline=False).decode())
 
 
+@UNHURRIED
 @given(_BASE64ISH | st.text("ABQgwxyz019+/=_-\n é", max_size=8), st.integers(0, 9), st.sampled_from("AB=/ "))
 def test_blobs_are_those_of_the_vault(text: str, at: int, other: str) -> None:
     for candidate in (text, text[:at] + other + text[at + 1 :]):
