@@ -47,7 +47,7 @@ class Replication:
         startup.check(self.host, self.config)
         self.secrets.load()
         found = await state.begin(self.host, self.config.role)
-        if found.role != self.config.role:
+        if found.role != self.config.role and not self.host.offline:
             log.warning(
                 "This POP's role is not the configured one: it was promoted, fenced or re-seeded",
                 role=found.role,
