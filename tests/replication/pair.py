@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,19 @@ def new_address() -> tuple[str, int]:
     return f"127.{64 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}", next(_PORTS)
 
 
+def _free_port() -> int:
+    """Return a port that nobody listens at just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _table(name: str, values: Mapping[str, Any] | None) -> str:
+    if values is None:
+        return ""
+    return "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), "", ""])
+
+
 @cache
 def bundle() -> BundleInfo:
     """Return the plugins that both processes run."""
@@ -49,12 +63,17 @@ def bundle() -> BundleInfo:
 
 
 class Place(NamedTuple):
-    """Where and how one POP runs. database_url: None for SQLite in its folder; the rest as in `ServerProcess`."""
+    """Where and how one POP runs. database_url: None for SQLite in its folder; the next three as in `ServerProcess`.
+
+    tls: the table `[tls]`; it is then reached at https://localhost. own: values of this POP's table alone.
+    """
 
     database_url: str | None = None
     workers: int = 1
     environ: Mapping[str, str] = {}
     data_dir: Path | None = None
+    tls: Mapping[str, str] | None = None
+    own: Mapping[str, str] = {}
 
 
 class Pop(ServerProcess):
@@ -65,9 +84,10 @@ class Pop(ServerProcess):
 
     def __init__(self, folder: Path, name: str, place: Place, program: tuple[str, ...]) -> None:
         self.name = name
-        self.at = new_address()
-        self.location = f"http://{self.at[0]}:{self.at[1]}"
+        self.at = new_address() if place.tls is None else ("127.0.0.1", _free_port())
+        self.location = f"http://{self.at[0]}:{self.at[1]}" if place.tls is None else f"https://localhost:{self.at[1]}"
         self.secret_file = folder / "secret"
+        self._place = place
         self._killed = False
         super().__init__(
             folder,
@@ -114,9 +134,10 @@ class Pop(ServerProcess):
         return None if "CLAVITOR_DATABASE_URL" in self.environ else self.data_dir / "vault.db"
 
     def configure(self, **values: Any) -> None:
-        """Write its `clavitor.toml`: the table of replication."""
-        lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None]
-        text = "\n".join(["[plugins.commercial_replication]", *lines, ""])
+        """Write its `clavitor.toml`: the table of replication, with what is its own, and that of TLS."""
+        if "tls_cert" not in self._place.own:
+            values["secret_file"] = str(self.secret_file)
+        text = _table("plugins.commercial_replication", {**values, **self._place.own}) + _table("tls", self._place.tls)
         (self.folder / "clavitor.toml").write_text(text, "utf-8")
 
     def share(self, *secrets: str) -> None:
@@ -193,7 +214,6 @@ class Pair:
             backup_url=link,
             primary_location=self.backup.location,
             authorized_primaries=[self.backup.name],
-            secret_file=str(self.primary.secret_file),
             **shared,
         )
         self.backup.configure(
@@ -202,7 +222,6 @@ class Pair:
             backup_url=self.primary.location,
             primary_location=self.primary.location,
             authorized_primaries=[self.primary.name],
-            secret_file=str(self.backup.secret_file),
             **shared,
         )
 

@@ -1,94 +1,76 @@
-"""A backup that knows the primary by its certificate, over real TLS."""
+"""Two POPs that know each other by certificates, over real TLS."""
 
 from __future__ import annotations
 
-import json
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from clavitor_commercial_replication import wire
-from clavitor_commercial_replication_testing.backup import batch, item
 from clavitor_commercial_replication_testing.certificates import Authority, authority
 
-from clavitor_host.testing.process import ServerProcess
-from tests.replication.pair import PROGRAM, bundle
+from tests.faults.workload import eventually
+from tests.replication.invariants import ask, counts, drained, read
+from tests.replication.pair import BACKUP, PRIMARY, Place
 
-CONFIG = """
-[tls]
-cert = "{cert}"
-key = "{key}"
-client_ca = "{ca}"
-client_auth = "optional"
+if TYPE_CHECKING:
+    from tests.replication.conftest import Two
+    from tests.replication.pair import Pair
 
-[plugins.commercial_replication]
-role = "backup"
-source_pop = "zurich-01"
-primary_location = "https://calgary.example.com"
-authorized_primaries = ["calgary-01"]
-tls_cert = "{cert}"
-tls_key = "{key}"
-tls_ca = "{ca}"
-"""
+pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture
-def ours(tmp_path: Path) -> Authority:
-    return authority(tmp_path)
+def _place(signer: Authority, *names: str) -> Place:
+    cert, key = signer.issue(*names, "localhost")
+    ours = {"cert": str(cert), "key": str(key)}
+    return Place(
+        tls={**ours, "client_ca": str(signer.certificate), "client_auth": "optional"},
+        own={"tls_cert": str(cert), "tls_key": str(key), "tls_ca": str(signer.certificate)},
+    )
 
 
-@pytest.fixture
-def server(tmp_path: Path, ours: Authority) -> Iterator[ServerProcess]:
-    cert, key = ours.issue("zurich-01")
-    config = CONFIG.format(cert=cert, key=key, ca=ours.certificate)
-    with ServerProcess(tmp_path / "backup", config=config, program=PROGRAM, bundle=bundle()) as running:
-        yield running
+async def test_the_certificate_says_which_pop_it_is(two: Two, tmp_path: Path) -> None:
+    signer = authority(tmp_path)
+    pair = two(primary=_place(signer, PRIMARY), backup=_place(signer, BACKUP))
+    context = ssl.create_default_context(cafile=signer.certificate)
+    await _write(pair, context, "one")
+    await drained(pair)
+    async with httpx.AsyncClient(verify=context, headers=pair.primary.authorization) as client:
+        answer = await client.get(f"{pair.backup.location}/api/entries/one-1")
+        assert (answer.status_code, answer.json()["encrypted_data"]) == (200, "b25l")
+        refused = await client.put(f"{pair.backup.location}/api/entries/one-1", json={"encrypted_data": "dHdv"})
+        assert (refused.status_code, refused.headers["x-primary-location"]) == (503, pair.primary.location)
+        nobody = await client.post(f"{pair.backup.location}/api/replication/apply", json={})
+        assert nobody.status_code in (401, 403), "a user is not the other POP"
+    cert, key = (Path(pair.primary._place.own[name]) for name in ("tls_cert", "tls_key"))
+    kept = cert.read_bytes(), key.read_bytes()
+    for new, old in zip(signer.issue("elsewhere-01", "localhost"), (cert, key), strict=True):
+        old.write_bytes(new.read_bytes())
+    pair.primary.kill()
+    pair.primary.start()
+    await _write(pair, context, "two")
+
+    async def refused_by_name() -> bool:
+        (peer,) = await ask(pair.primary, "SELECT last_error FROM replication_peer")
+        return "elsewhere-01" in str(peer["last_error"])
+
+    await eventually(refused_by_name)
+    assert (await counts(pair.primary))["depth"] == 20
+    for file, content in zip((cert, key), kept, strict=True):
+        file.write_bytes(content)
+    await drained(pair)  # the files are read again without a restart
+    ours, theirs = await read(pair.primary), await read(pair.backup)
+    assert ours.rows == theirs.rows
+    assert ours.buckets == theirs.buckets
+    assert len(ours.rows) == 40
+    for pop in pair.pops:
+        assert pop.terminate() < 20
+        assert "Traceback" not in pop.log
 
 
-def client(server: ServerProcess, ours: Authority, name: str | None, by: Authority | None = None) -> httpx.Client:
-    """Return a client that shows a certificate for `name`, signed by ours or by another authority."""
-    context = ssl.create_default_context(cafile=ours.certificate)
-    if name is not None:
-        context.load_cert_chain(*(by or ours).issue(name))
-    return httpx.Client(base_url=server.url, verify=context, timeout=30)
-
-
-def send(to: httpx.Client, **more: Any) -> tuple[int, str]:
-    """Send one entry; return the status and the code of a refusal."""
-    content = wire.encode(batch(item("a", 1), **more))
-    answer = to.post(wire.PATH, content=content, headers={"content-type": "application/json"})
-    return answer.status_code, answer.json().get("code", "")
-
-
-def test_a_pop_is_known_by_its_certificate(server: ServerProcess, ours: Authority, tmp_path: Path) -> None:
-    with client(server, ours, None) as nobody:
-        assert send(nobody) == (401, "unauthorized")
-    with client(server, ours, "geneva-01") as foreign:
-        assert send(foreign, source_pop="geneva-01") == (403, "pop_not_authorized")
-    with client(server, ours, "zurich-01") as itself:
-        assert send(itself, source_pop="zurich-01") == (409, "same_pop")
-    (tmp_path / "theirs").mkdir()
-    theirs = authority(tmp_path / "theirs", "another")
-    with client(server, ours, "calgary-01", by=theirs) as forged, pytest.raises(httpx.TransportError):
-        send(forged)
-    with client(server, ours, "calgary-01") as primary:
-        assert send(primary, source_pop="geneva-01") == (403, "pop_mismatch")
-        assert primary.get("/api/entries/a").status_code == 401
-        assert send(primary) == (200, "")
-        answer = primary.post(
-            wire.PATH, content=wire.encode(batch(item("a", 1))), headers={"authorization": "Bearer x"}
-        )
-        assert answer.status_code == 401
-
-
-def test_a_body_above_its_limit_is_refused_as_it_is_read(server: ServerProcess, ours: Authority) -> None:
-    with client(server, ours, "calgary-01") as primary:
-        body = json.dumps({"source_pop": "calgary-01", "entries": [], "padding": "x" * wire.MAX_BODY}).encode()
-        answer = primary.post(wire.PATH, content=body, headers={"content-type": "application/json"})
-        assert answer.status_code == 413
-        body = body.replace(b"x" * 1024, b"", 1)
-        answer = primary.post(wire.PATH, content=body, headers={"content-type": "application/json"})
-        assert answer.status_code == 200
+async def _write(pair: Pair, context: ssl.SSLContext, name: str) -> None:
+    async with httpx.AsyncClient(verify=context, headers=pair.primary.authorization) as client:
+        for number in range(20):
+            url = f"{pair.primary.location}/api/entries/{name}-{number}"
+            assert (await client.put(url, json={"encrypted_data": "b25l"})).status_code == 201
