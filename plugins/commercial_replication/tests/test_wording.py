@@ -1,0 +1,48 @@
+"""How replication is told to people."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+from clavitor_commercial_replication.wording import moment, progress_bar, seconds
+
+PROGRAM = """
+from clavitor_commercial_replication.wording import progress_bar
+with progress_bar("Entries") as progress:
+    progress(40, 100)
+    progress(100, 100)
+"""
+
+
+def test_progress_is_drawn_on_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", PROGRAM], check=True, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+        drawn = os.read(ours, 65_536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "Entries" in drawn and "100/100" in drawn
+
+
+def test_progress_is_silent_elsewhere() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    with progress_bar("Entries", quiet=True) as progress:
+        progress(1, 2)
+
+
+def test_times_have_their_units() -> None:
+    assert moment(None) == ""
+    assert moment(1_743_556_800_000_000) == "2025-04-02T01:20:00Z"
+    assert [seconds(value) for value in (0.0, 1.25, 59.9, 60, 3_661, 90_000)] == [
+        "0.0 seconds",
+        "1.2 seconds",
+        "59.9 seconds",
+        "1 minute",
+        "1 hour 1 minute",
+        "1 day 1 hour",
+    ]
