@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -96,6 +98,30 @@ def test_a_community_artifact_names_no_commercial_distribution(built: Built, nam
     named = re.compile(rb"clavitor[-_.]commercial", re.IGNORECASE)
     assert named.search(built(name).read_bytes()) is None
     assert named.search(built("commercial").read_bytes()) is not None
+
+
+@community_editions
+def test_a_community_artifact_replicates_nothing(built: Built, tmp_path: Path, name: str) -> None:
+    """No code, no table, and the two columns that every edition has stay as they were made."""
+    replication = re.compile(rb"replication_(queue|state|peer|versions)|/api/replication")
+    assert replication.search(built(name).read_bytes()) is None
+    assert replication.search(built("commercial").read_bytes()) is not None
+    with ServerProcess(tmp_path / "server", program=program(name, built)) as server:
+        for method, body in (
+            ("PUT", {"encrypted_data": "AAAA"}),
+            ("DELETE", None),
+            ("PUT", {"encrypted_data": "BBBB"}),
+        ):
+            for entry_id in ("one", "two"):
+                url = f"{server.url}/api/entries/{entry_id}"
+                httpx.request(method, url, json=body, headers=server.authorization).raise_for_status()
+        missing = httpx.post(f"{server.url}/api/replication/apply", json={})
+        assert missing.status_code == 404
+    with closing(sqlite3.connect(server.data_dir / "vault.db")) as db:
+        rows = db.execute("SELECT entry_id, replicated_at, replication_dirty FROM entries ORDER BY entry_id").fetchall()
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    assert rows == [("one", None, 0), ("two", None, 0)]
+    assert not [table for table in tables if "replicat" in table]
 
 
 def _shell(pipeline: str, file: Path) -> tuple[int, str]:
