@@ -138,7 +138,7 @@ async def report(service: Replication) -> dict[str, Any]:
         "hashes": {
             "compared_at": facts.compared_at,
             "differing": facts.mismatches,
-            "equal": None if facts.compared_at is None else facts.mismatches == 0,
+            "equal": None if facts.compared_at is None or facts.role == "fenced" else facts.mismatches == 0,
         },
         "reseed_from": facts.reseed_from,
         "last_error": facts.last_error,

@@ -55,6 +55,8 @@ def behind(facts: Facts) -> str:
 
 def agreement(facts: Facts) -> str:
     """Return what the last comparison of the hashes found, in words."""
+    if facts.role == "fenced":
+        return "not known since it is fenced"
     if facts.compared_at is None:
         return "not compared yet"
     found = f"no, {facts.mismatches} of 256 hashes differ" if facts.mismatches else "yes, all 256 hashes"

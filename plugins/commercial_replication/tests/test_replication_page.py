@@ -75,6 +75,7 @@ async def test_a_fenced_primary_says_what_to_do(pops: Pair) -> None:
     assert "Replication fenced" in text and "Only on this POP" in text and "only-here" in text
     assert "clavitor replication replay" in text and "clavitor replication discard" in text
     assert [attrs for tag, attrs in visitor.page.tags if attrs.get("role") == "alert"]
+    assert "`" not in text and "<code>clavitor replication unreplicated</code>" in visitor.response.text
     await visitor.client.aclose()
 
 

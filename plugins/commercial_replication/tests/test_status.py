@@ -241,6 +241,7 @@ async def test_every_step_of_a_failover_can_be_read(mixed: Pair) -> None:
     assert (told["role"], told["reason"], told["depth"]) == ("fenced", "superseded", 1)
     shown = dict(described(await facts(old)))
     assert shown["role"].startswith("fenced:") and shown["behind"] == "does not apply"
+    assert shown["equal"] == "not known since it is fenced" and told["hashes"]["equal"] is None
     await fencing.discard(old.service, None)
     await refill(old)
     await until_well(new, old)
