@@ -25,27 +25,27 @@ class Clients:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._chance = stream(world.seed, "clients")
+        self.chance = stream(world.seed, "clients")
         self._left = world.plan.writes
         self.targets = [world.primary]
-        """Where they write."""
-        self.reading = True
-        """Whether they read at the backup."""
+        """Where they write; with none, they wait."""
 
     async def more(self, writes: int) -> None:
         """Write some more."""
         for _ in range(writes):
-            await asyncio.sleep(self._chance.random() * self._world.plan.hurry)
-            await self._one(self._chance.choice(self.targets))
+            await asyncio.sleep(self.chance.random() * self._world.plan.hurry)
+            await self._one(self.chance.choice(self.targets))
 
     async def work(self) -> None:
         """Write until all is written, or until the busy time is over."""
         await asyncio.gather(*(self._write_on() for _ in range(self._world.plan.clients)), self._read_on())
 
     async def _write_on(self) -> None:
-        chance, world = self._chance, self._world
+        chance, world = self.chance, self._world
         while self._left > 0 and world.loop.now < BUSY_SECONDS:
             await asyncio.sleep(chance.random() * world.plan.hurry if chance.random() < 0.9 else chance.random() * 3.0)
+            if not self.targets:
+                continue
             target = chance.choice(self.targets)
             if chance.random() < 0.1:
                 await self._batch(target)
@@ -54,13 +54,13 @@ class Clients:
 
     def _begin(self, pop: Pop) -> tuple[Write, dict[str, Any]]:
         """Return a write and its operation in the API's terms."""
-        chance, world = self._chance, self._world
+        chance, world = self.chance, self._world
         self._left -= 1
         entry_id = chance.choice(world.plan.ids)
         data = None
         if chance.random() < 0.75:
             data = base64.b64encode(f"{entry_id} {len(world.model.writes)}".encode()).decode()
-        write = world.model.begin(pop.name, entry_id, data, world.loop.now)
+        write = world.model.begin(pop.label, entry_id, data, world.loop.now)
         if data is None:
             return write, {"operation": "delete", "entry_id": entry_id}
         body: dict[str, Any] = {"operation": "put", "entry_id": entry_id, "encrypted_data": data}
@@ -72,7 +72,7 @@ class Clients:
         write, body = self._begin(pop)
         del body["operation"], body["entry_id"]
         method, path = "DELETE" if write.data is None else "PUT", f"/api/entries/{write.entry_id}"
-        if write.data is not None and self._chance.random() < 0.1:
+        if write.data is not None and self.chance.random() < 0.1:
             method, path, body["entry_id"] = "POST", "/api/entries", write.entry_id
         answer = await self._ask(pop, method, path, body if write.data is not None else None)
         if answer is not None and answer[0] in (200, 201, 204):
@@ -82,7 +82,7 @@ class Clients:
             self._end(write, 0 if answer is None else answer[0])
 
     async def _batch(self, pop: Pop) -> None:
-        begun = [self._begin(pop) for _ in range(self._chance.randint(2, 4))]
+        begun = [self._begin(pop) for _ in range(self.chance.randint(2, 4))]
         answer = await self._ask(pop, "POST", "/api/entries/batch", {"operations": [body for _, body in begun]})
         if answer is not None and answer[0] == 200:
             for (write, _), result in zip(begun, json.loads(answer[2])["results"], strict=True):
@@ -104,14 +104,13 @@ class Clients:
     async def _read_on(self) -> None:
         world = self._world
         while world.loop.now < BUSY_SECONDS - READ_EVERY:
-            await asyncio.sleep(self._chance.random() * 2 * READ_EVERY)
-            if self.reading:
-                await self._read(world.primary, world.backup, self._chance.choice(world.plan.ids))
+            await asyncio.sleep(self.chance.random() * 2 * READ_EVERY)
+            await self._read(world.primary, world.backup, self.chance.choice(world.plan.ids))
 
     async def _read(self, primary: Pop, pop: Pop, entry_id: str) -> int:
         """Read at the backup with a token of the primary's, and check what it says; return the status."""
-        world, chance = self._world, self._chance
-        newest = world.model.newest(entry_id, primary.name)
+        world, chance = self._world, self.chance
+        newest = world.model.newest(entry_id, primary.label)
         wanted = 0
         headers = []
         if newest is not None and chance.random() < 0.5:
@@ -133,8 +132,8 @@ class Clients:
         rev, data = body.get("rev", 0), body.get("encrypted_data")
         if data not in world.model.known_values(entry_id) | ({None} if not rev else set()):
             world.fail(f"the backup has {entry_id} as {data}, which nobody wrote")
-        if world.look(pop).role != "backup":
-            return status  # it has just been promoted: what it never had is lost, whatever clients ask for
+        if world.look(pop).role != "backup" or pop is not world.backup or world.network.rejected:
+            return status  # what a new primary never had is lost; entries in quarantine do not count for what it says
         reached = self._reached(primary, entry_id, wanted, as_of)
         if status == 200 and reached is not None and rev < reached.rev:
             world.fail(f"the backup has {entry_id} at rev {rev}, but says it has {reached} of rev {reached.rev}")
@@ -153,7 +152,7 @@ class Clients:
             one
             for one in world.model.of(entry_id)
             if one.outcome == "done"
-            and one.pop == primary.name
+            and one.pop == primary.label
             and (one.rev <= wanted or (one.updated_at is not None and one.updated_at < until))
         ]
         return max(there, key=lambda one: one.rev, default=None)

@@ -21,6 +21,13 @@ EPOCH = 1_780_000_000_000_000
 PROCESS: ContextVar[Process | None] = ContextVar("simulated_process", default=None)
 
 
+def outside() -> Context:
+    """Return the context of what belongs to no process: what starts there outlives whoever starts it."""
+    context = Context()
+    context.run(PROCESS.set, None)
+    return context
+
+
 class Process:
     """The tasks of one simulated server process, which end together."""
 
@@ -116,7 +123,7 @@ def _new_task(
 ) -> asyncio.Task[T]:
     assert isinstance(loop, Loop)
     context: Context | None = options.get("context")
-    process = (context.get(PROCESS) if context is not None else None) or PROCESS.get()
+    process = context[PROCESS] if context is not None and PROCESS in context else PROCESS.get()
     task = Task(work, loop=loop, context=context)
     if process is not None:
         tasks, number = process.tasks, task.number

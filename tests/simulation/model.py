@@ -13,7 +13,8 @@ Outcome = Literal["pending", "done", "refused", "unknown"]
 class Write:
     """One write of one entry, by one client. Times are virtual seconds; `updated_at` is the primary's, in µs.
 
-    `data`: None for a delete. `outcome`: "done" was acknowledged; "unknown" may have been done or not.
+    `pop`: whom it was asked of. `data`: None for a delete. `outcome`: "done" was acknowledged; "unknown" may have been
+    done or not.
     """
 
     number: int
@@ -66,10 +67,12 @@ class Model:
         """Return everything that the entry may ever have been."""
         return {one.data for one in self.of(entry_id)} | {self.given.get(entry_id)}
 
-    def check_order(self, pop: str) -> None:
+    def check_order(self) -> None:
         """A write that began after another was acknowledged has the higher rev; no rev was given twice."""
-        latest, before = 0.0, 0
-        for one in sorted((one for one in self.done() if one.pop == pop), key=lambda one: one.rev):
+        latest, before, pop = 0.0, 0, ""
+        for one in sorted(self.done(), key=lambda one: (one.pop, one.rev)):
+            if one.pop != pop:
+                latest, before, pop = 0.0, 0, one.pop
             if one.rev == before:
                 raise Broken(f"{one} was acknowledged as rev {one.rev}, as another was")
             if one.ended < latest:

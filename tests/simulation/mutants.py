@@ -1,12 +1,16 @@
-"""Mutants: replication with one guard taken away each. A simulation that does not fail for them sees nothing."""
+"""Mutants: replication with one guard taken away each. A simulation that does not fail for them sees nothing.
+
+And what else a run changes in the program: how many entries a request takes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from clavitor_commercial_replication import rules
+from clavitor_commercial_replication import queue, rules
 from clavitor_commercial_replication.rules import Stamp, Verdict
 
 
@@ -44,6 +48,17 @@ MUTANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "no-epoch": {"is_stale": _never_stale, "verdict": _rev_alone},
 }
 """What each puts in place of the rules."""
+
+
+@contextmanager
+def batches_of(entries: int) -> Iterator[None]:
+    """Have requests take so few entries that a handful of them makes several requests at a time."""
+    real = queue.look
+    queue.look = partial(real, limit=entries)
+    try:
+        yield
+    finally:
+        queue.look = real
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.simulation.loop import outside
+
 if TYPE_CHECKING:
     from tests.simulation.pop import Pop
 
@@ -24,7 +26,9 @@ GARBAGE = (
     (200, b"\xff\xfe\x00"),
     (204, b""),
     (302, b""),
+    (400, b"what?"),
     (404, b"no such page"),
+    (413, b""),
     (429, b""),
     (500, b"oops"),
     (502, b"<h1>Bad Gateway</h1>"),
@@ -51,7 +55,8 @@ class Weather:
 
 
 class Network:
-    """Joins POPs by their URLs. `note`: writes a line of the trace."""
+    """Joins POPs by their URLs. `note`: writes a line of the trace. `rejected`: something in between has said that a
+    request is wrong, so entries may be in quarantine."""
 
     def __init__(self, chance: random.Random, note: Callable[[str], None]) -> None:
         self.weather = Weather()
@@ -59,6 +64,7 @@ class Network:
         self.note = note
         self.pops: dict[str, Pop] = {}
         self.sent = 0
+        self.rejected = False
         self._refused: set[str] = set()
         self._swallowed: set[str] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -106,6 +112,7 @@ class Network:
             if chance.random() < 0.5:
                 self._later(0.0, target, request, body, number)
             status, content = chance.choice(GARBAGE)
+            self.rejected |= status in (400, 413)
             self.note(f"net #{number} garbled {status}")
             return _response(status, [], content)
         if chance.random() < weather.repeated:
@@ -135,7 +142,7 @@ class Network:
                 self.note(f"net #{number} repeated")
                 await asyncio.wait({target.take(request, body)})
 
-        task = asyncio.get_running_loop().create_task(arrive(), context=target.outside)
+        task = asyncio.get_running_loop().create_task(arrive(), context=outside())
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextvars import Context
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,15 +67,14 @@ class Template(NamedTuple):
 
 
 class Pop:
-    """One machine. `up`: its process runs."""
+    """One machine. `up`: its process runs. `label`: it, and the epoch since which it takes writes."""
 
     def __init__(self, name: str, *, disk: Disk, network: Network, loop: Loop, folder: Path) -> None:
-        self.name = name
+        self.name = self.label = name
         self.disk = disk
         self.network = network
         self.clock = WallClock(loop)
         self.app: App | None = None
-        self.outside = Context()
         self._config = _config(name, folder)
         self._routes = routes(name, folder)
         self._web: Any = None

@@ -19,12 +19,12 @@ from clavitor_host.log import where
 from tests.simulation.chance import seeded
 from tests.simulation.database import remove
 from tests.simulation.loop import Loop, run_to_end
-from tests.simulation.mutants import mutated
+from tests.simulation.mutants import batches_of, mutated
 from tests.simulation.pop import prepare
 from tests.simulation.scenarios import play
 from tests.simulation.world import World
 
-COLLECT_EVERY = 20
+COLLECT_EVERY = 100
 """Runs after which what they left is thrown away."""
 
 
@@ -61,7 +61,8 @@ def _played(seed: int, folder: Path, logged: list[str]) -> Trace:
         finally:
             await world.close()
 
-    run_to_end(loop, play_to_end())
+    with batches_of(world.plan.batch):
+        run_to_end(loop, play_to_end())
     for error in (*loop.errors, *logged):
         world.fail(f"unexpected: {error}")
     loop.close()

@@ -1,4 +1,4 @@
-"""What a run is about: faults alone, or a failover whose old primary comes back and becomes the backup."""
+"""What a run is about: faults alone, a failover and the old primary's return, or an old copy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def play(world: World) -> None:
     world.network.weather = world.plan.weather
     faults = [asyncio.create_task(world.befall(fault)) for fault in world.plan.faults]
     load = asyncio.create_task(clients.work())
-    scene = {"faults": faults_alone, "failover": failover}[world.plan.scenario]
+    scene = {"faults": faults_alone, "failover": failover, "restored": restored}[world.plan.scenario]
     await scene(world, clients, [load, *faults])
     await clients.check_reads(world.primary, world.backup)
     for pop in world.pops:
@@ -39,7 +39,7 @@ async def faults_alone(world: World, clients: Clients, under_way: list[asyncio.T
     await asyncio.gather(*under_way)
     await world.converge()
     try:
-        world.model.check_final(world.look(world.primary).contents, world.primary.name)
+        world.model.check_final(world.look(world.primary).contents, world.primary.label)
         check_applied(world.observers[world.backup.name])
     except Broken as error:
         world.fail(str(error))
@@ -50,30 +50,85 @@ async def failover(world: World, clients: Clients, under_way: list[asyncio.Task[
     old, new = world.pops
     story = world.plan.failover
     await asyncio.sleep(story.lost_at)
-    lost = Fault(world.loop.now, story.how, 0, story.away)
-    away = asyncio.create_task(world.befall(lost))
+    away = asyncio.create_task(world.befall(Fault(world.loop.now, story.how, 0, story.away)))
     await asyncio.sleep(story.promoted_after)
     at_promotion = await _promote(world, new, ask=story.ask)
-    world.primary, world.backup = new, old
     clients.targets = [old, new] if story.how != "crash" else [new]
-    clients.reading = False
+    await _to_the_end_of_faults(world, [away, *under_way])
+    replayed = await _bring_back(world, clients, old, at_promotion)
+    _check_after_failover(world, at_promotion, replayed)
+    if story.back:
+        await switch_back(world, clients)
+
+
+async def switch_back(world: World, clients: Clients) -> None:
+    """Once all is well the first primary takes its role back, while the other one is at work."""
+    old, new = world.primary, world.backup
+    world.network.weather = world.plan.weather
+    load = asyncio.create_task(clients.more(10))
+    await asyncio.sleep(clients.chance.random())
+    at_promotion = await _promote(world, new, ask=world.plan.failover.ask)
+    await load
+    await world.heal()
+    replayed = await _bring_back(world, clients, old, at_promotion)
+    _check_after_failover(world, at_promotion, replayed)
+
+
+async def restored(world: World, clients: Clients, under_way: list[asyncio.Task[None]]) -> None:
+    """The primary's disk breaks; it is started on an older copy, notices, and its backup takes over.
+
+    Clients wait until it has noticed. When its backup has no more than the copy, there is nothing to notice.
+    """
+    old, new = world.pops
+    story = world.plan.failover
+    await asyncio.sleep(story.lost_at)
+    copy, head = old.disk.copy(), world.look(old).head[0]
+    await asyncio.sleep(story.away)
+    if world.look(new).peer["applied_max_rev"] <= head:
+        await faults_alone(world, clients, under_way)
+        return
+    clients.targets = []
+    world.crash(old, "its disk breaks")
+    await asyncio.sleep(0.01)
+    old.disk.replace(copy)
+    world.observe_anew(old)
+    world.note("an old copy is in place")
+    await _to_the_end_of_faults(world, under_way)
+    await _fenced(world, old)
+    if world.look(old).role == "primary":
+        return
+    at_promotion = await _promote(world, new, ask=story.ask)
+    replayed = await _bring_back(world, clients, old, at_promotion, copied=head)
+    _check_after_failover(world, at_promotion, replayed)
+
+
+async def _to_the_end_of_faults(world: World, under_way: list[asyncio.Task[None]]) -> None:
     await asyncio.sleep(max(0.0, BUSY_SECONDS - world.loop.now))
     await world.heal()
-    await asyncio.gather(away, *under_way)
+    await asyncio.gather(*under_way)
+
+
+async def _bring_back(
+    world: World, clients: Clients, old: Pop, at_promotion: Standing, *, copied: int | None = None
+) -> dict[str, str | None]:
+    """See the old primary fenced, and make it the new one's backup; return what was replayed.
+
+    copied: the head of the copy that the old primary was restored from.
+    """
+    story = world.plan.failover
     await _fenced(world, old)
-    clients.targets = [new]
-    lost_writes = world.look(old).queue
-    _check_kept(world, at_promotion, lost_writes)
+    clients.targets = [world.primary]
+    _check_kept(world, old, at_promotion, copied)
     more = asyncio.create_task(clients.more(story.meanwhile))
     if story.crash_after is not None:
         world.faulty = True
-        world.background(world.befall(Fault(world.loop.now + story.crash_after, "crash", 0, 0.3)))
+        world.background(world.befall(Fault(world.loop.now + story.crash_after, "crash", world.pops.index(old), 0.3)))
     replayed = await _settle(world, old, replay=story.replay)
     await _reseed(world, old)
     world.faulty = False
     await more
     await world.converge()
-    _check_after_failover(world, at_promotion, replayed)
+    return replayed
 
 
 async def _promote(world: World, pop: Pop, *, ask: bool) -> Standing:
@@ -82,6 +137,7 @@ async def _promote(world: World, pop: Pop, *, ask: bool) -> Standing:
     async def promote() -> None:
         await promotion.promote(pop.service, force=True, ask=ask)
 
+    world.observers[pop.name].at_promotion = None
     while world.look(pop).role != "primary":
         await world.start(pop)
         try:
@@ -89,7 +145,9 @@ async def _promote(world: World, pop: Pop, *, ask: bool) -> Standing:
         except ClavitorError as error:
             world.note(f"promote failed: {error}")
         await asyncio.sleep(0.1)
-    world.note(f"promoted {pop.name}")
+    world.primary, world.backup = pop, next(one for one in world.pops if one is not pop)
+    pop.label = f"{pop.name}/{world.look(pop).epoch}"
+    world.note(f"promoted {pop.label}")
     standing = world.observers[pop.name].at_promotion
     assert standing is not None
     return standing
@@ -104,20 +162,23 @@ async def _fenced(world: World, old: Pop) -> None:
     world.note(f"{old.name} is {world.look(old).role}")
 
 
-def _check_kept(world: World, at_promotion: Standing, waiting: dict[str, int]) -> None:
+def _check_kept(world: World, old: Pop, at_promotion: Standing, copied: int | None) -> None:
     """Every write that the old primary acknowledged is at the new one, or is known to be missing there."""
-    old, new = world.pops
+    new, waiting = world.primary.name, world.look(old).queue
     fenced_at = world.observers[old.name].fenced_at
+    epoch = world.look(world.primary).epoch - 1
     for write in world.model.done():
-        if write.pop != old.name:
+        if write.pop != old.label:
             continue
         if fenced_at is not None and write.began > fenced_at:
             world.fail(f"{write} was acknowledged after {old.name} was fenced")
-        epoch, rev, _ = at_promotion.versions.get(write.entry_id, (0, 0, ""))
-        if (epoch, rev) < (1, write.rev) and waiting.get(write.entry_id, 0) < write.rev:
-            world.fail(f"{write} of rev {write.rev} is neither at {new.name} nor listed as unreplicated")
-        if rev == write.rev and at_promotion.contents[write.entry_id][1] != write.data:
-            world.fail(f"{new.name} was promoted with other content than {write}")
+        if copied is not None and write.rev > copied:
+            continue  # who restores an old copy knows that what came later is gone, but for what the backup has
+        kept, rev, _ = at_promotion.versions.get(write.entry_id, (0, 0, ""))
+        if (kept, rev) < (epoch, write.rev) and waiting.get(write.entry_id, 0) < write.rev:
+            world.fail(f"{write} of rev {write.rev} is neither at {new} nor listed as unreplicated")
+        if (kept, rev) == (epoch, write.rev) and at_promotion.contents[write.entry_id][1] != write.data:
+            world.fail(f"{new} was promoted with other content than {write}")
 
 
 async def _settle(world: World, old: Pop, *, replay: bool) -> dict[str, str | None]:
@@ -127,8 +188,10 @@ async def _settle(world: World, old: Pop, *, replay: bool) -> dict[str, str | No
     async def do_replay() -> None:
         done = await fencing.replay(old.service, None)
         world.note(f"replay {done}")
+        primary = world.look(world.primary)
         for entry_id in done.conflicts:
-            if world.look(world.primary).versions[entry_id][0] < 2:
+            replayed.pop(entry_id, None)
+            if primary.versions[entry_id][:2] < (primary.epoch - 1, standing.queue[entry_id]):
                 world.fail(f"replaying {entry_id} is a conflict, but nobody has written it since")
 
     async def do_discard() -> None:
@@ -159,7 +222,8 @@ async def _insist(world: World, pop: Pop, work: object) -> None:
     """Do what an operator does, again and again until it has worked."""
     deadline = world.loop.now + 300.0
     while world.loop.now < deadline:
-        await world.start(pop)
+        for one in world.pops:
+            await world.start(one)
         try:
             if await world.operate(pop, work):  # type: ignore[arg-type]
                 return
@@ -172,7 +236,7 @@ async def _insist(world: World, pop: Pop, work: object) -> None:
 def _check_after_failover(world: World, at_promotion: Standing, replayed: dict[str, str | None]) -> None:
     """What the new primary has in the end is what its clients were told, what was replayed, or what it began with."""
     found = world.look(world.primary).contents
-    new = world.primary.name
+    new = world.primary.label
     for entry_id in sorted({*found, *at_promotion.entries, *replayed, *world.plan.ids}):
         rev, data = found.get(entry_id, (0, None))
         own = [one for one in world.model.of(entry_id) if one.pop == new]

@@ -9,6 +9,8 @@ from tests.simulation.network import Weather
 
 Kind = Literal["crash", "restart", "crash_at_commit", "cut", "cut_silently", "disk_full", "clock", "slow_disk", "token"]
 
+Scenario = Literal["faults", "failover", "restored"]
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 BUSY_SECONDS = 12.0
@@ -35,7 +37,7 @@ class Fault(NamedTuple):
 class Failover(NamedTuple):
     """How a primary is lost and comes back; times in seconds. `away`: how long it is gone, or cut off. `ask`: whether
     the promotion asks it. `replay`: what only it has is replayed; otherwise discarded. `meanwhile`: writes while it is
-    filled anew. `crash_after`: it crashes while that goes on."""
+    filled anew. `crash_after`: it crashes while that goes on. `back`: in the end it becomes the primary again."""
 
     lost_at: float
     how: Literal["crash", "cut", "cut_silently"]
@@ -45,6 +47,7 @@ class Failover(NamedTuple):
     replay: bool
     meanwhile: int
     crash_after: float | None
+    back: bool
 
 
 class Plan(NamedTuple):
@@ -61,13 +64,14 @@ class Plan(NamedTuple):
     batch: int
     before: bool
     steady: bool
-    scenario: Literal["faults", "failover"]
+    scenario: Scenario
     failover: Failover
 
 
 def plan(chance: random.Random) -> Plan:
     """Return what is to happen."""
-    failing_over = chance.random() < 0.25
+    scenario: Scenario = chance.choices(get_args(Scenario), (0.7, 0.22, 0.08))[0]
+    failing_over = scenario != "faults"
     faults = sorted(_fault(chance) for _ in range(chance.randint(0 if failing_over else 1, 3)))
     crashes = failing_over or any(fault.pop == 0 and fault.kind in ("crash", "crash_at_commit") for fault in faults)
     if crashes:  # a lease is held by the wall clock: one that is set far back would hold it as long
@@ -83,7 +87,7 @@ def plan(chance: random.Random) -> Plan:
         batch=chance.choice((1, 2, 3, 100)),
         before=chance.random() < 0.15,
         steady=not any(fault.kind == "clock" and fault.pop == 0 for fault in faults),
-        scenario="failover" if failing_over else "faults",
+        scenario=scenario,
         failover=Failover(
             lost_at=chance.uniform(1.0, 6.0),
             how=chance.choice(("crash", "cut", "cut_silently")),
@@ -93,6 +97,7 @@ def plan(chance: random.Random) -> Plan:
             replay=chance.random() < 0.7,
             meanwhile=chance.choice((0, 5)),
             crash_after=chance.uniform(0.0, 0.2) if chance.random() < 0.3 else None,
+            back=chance.random() < 0.3,
         ),
     )
 
