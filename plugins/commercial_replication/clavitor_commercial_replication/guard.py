@@ -19,7 +19,7 @@ READ_ONLY = "Write operations not available on backup POP"
 """The seed's words."""
 
 FRESH = 1.0
-"""Seconds for which a primary goes by the role that it last read, for reads only."""
+"""Seconds for which a primary goes by the role that it last read, for reads and writes of entries only."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_ACTIONS = frozenset(
@@ -52,7 +52,10 @@ async def admit(service: Replication, request: Request, action: str | None) -> N
         if action == "entries.read":
             await _read(service, request)
     elif action not in _OWN_ACTIONS and not (action is None and request.path in _OWN_PATHS):
+        if action == "entries.write" and _Known.of(service).is_primary():
+            return  # the write's own transaction looks again
         found = await state.required(service.host.db)
+        _Known.of(service).note(found.role)
         if found.role != "primary":
             raise read_only_problem(service, found)
 
@@ -115,7 +118,7 @@ def _say_age(service: Replication, request: Request, as_of: int | None) -> None:
 
 
 class _Known:
-    """The role as it was last read, so that a primary's reads ask the database for nothing."""
+    """The role as it was last read, so that on a primary neither reads nor writes of entries wait for another look."""
 
     def __init__(self, service: Replication) -> None:
         self._clock = service.host.clock
