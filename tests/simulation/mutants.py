@@ -45,9 +45,13 @@ MUTANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "clear-by-id-only": {"clears": _clear_by_id_only},
     "wall-clock-order": {"verdict": _order_by_seconds},
     "no-tombstone": {"keeps_tombstone": lambda: False},
+    "never-stale": {"is_stale": _never_stale},
     "no-epoch": {"is_stale": _never_stale, "verdict": _rev_alone},
 }
 """What each puts in place of the rules."""
+
+WITHIN = 60
+"""Seeds within which each is caught."""
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class Network:
         self.pops: dict[str, Pop] = {}
         self.sent = 0
         self.rejected = False
+        self._mute: set[str] = set()
         self._refused: set[str] = set()
         self._swallowed: set[str] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -76,6 +77,10 @@ class Network:
     def cut(self, pop: Pop, *, silently: bool) -> None:
         """Have nothing reach a POP, nor leave it; silently: nobody is told."""
         (self._swallowed if silently else self._refused).add(pop.host_name)
+
+    def mute(self, pop: Pop, *, until_now: bool = False) -> None:
+        """Have nothing that a POP sends leave it, as a firewall does; until_now: no more."""
+        (self._mute.discard if until_now else self._mute.add)(pop.host_name)
 
     def join_again(self, pop: Pop) -> None:
         """End a cut."""
@@ -104,7 +109,7 @@ class Network:
         self.note(f"net {source.name} #{number} {request.method} {path} {len(body)} {digest}")
         ends = {source.host_name, request.url.host}
         await asyncio.sleep(chance.random() * weather.slow)
-        if target is None or ends & self._refused:
+        if target is None or ends & self._refused or source.host_name in self._mute:
             raise self._failed(number, httpx.ConnectError("connection refused"))
         if ends & self._swallowed or chance.random() < weather.lost:
             raise await self._timed_out(number, allowed.get("read"))

@@ -54,7 +54,11 @@ async def failover(world: World, clients: Clients, under_way: list[asyncio.Task[
     await asyncio.sleep(story.promoted_after)
     at_promotion = await _promote(world, new, ask=story.ask)
     clients.targets = [old, new] if story.how != "crash" else [new]
+    if story.mute:
+        world.network.mute(new)
     await _to_the_end_of_faults(world, [away, *under_way])
+    await _fenced(world, old)
+    world.network.mute(new, until_now=True)
     replayed = await _bring_back(world, clients, old, at_promotion)
     _check_after_failover(world, at_promotion, replayed)
     if story.back:

@@ -35,9 +35,13 @@ class Fault(NamedTuple):
 
 
 class Failover(NamedTuple):
-    """How a primary is lost and comes back; times in seconds. `away`: how long it is gone, or cut off. `ask`: whether
-    the promotion asks it. `replay`: what only it has is replayed; otherwise discarded. `meanwhile`: writes while it is
-    filled anew. `crash_after`: it crashes while that goes on. `back`: in the end it becomes the primary again."""
+    """How a primary is lost and comes back; times in seconds.
+
+    `away`: how long it is gone, or cut off. `ask`: whether the promotion asks it. `replay`: what only it has is
+    replayed; otherwise discarded. `meanwhile`: writes while it is filled anew. `crash_after`: it crashes while that
+    goes on. `mute`: the new primary cannot reach it, so it has to find out by itself. `back`: in the end it becomes the
+    primary again.
+    """
 
     lost_at: float
     how: Literal["crash", "cut", "cut_silently"]
@@ -48,6 +52,7 @@ class Failover(NamedTuple):
     meanwhile: int
     crash_after: float | None
     back: bool
+    mute: bool
 
 
 class Plan(NamedTuple):
@@ -98,6 +103,7 @@ def plan(chance: random.Random) -> Plan:
             meanwhile=chance.choice((0, 5)),
             crash_after=chance.uniform(0.0, 0.2) if chance.random() < 0.3 else None,
             back=chance.random() < 0.3,
+            mute=chance.random() < 0.3,
         ),
     )
 

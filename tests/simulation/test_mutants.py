@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import MUTANTS, WITHIN
 from tests.simulation.run import quiet, run
-
-WITHIN = 60
-"""Seeds within which a mutant is caught."""
 
 
 @pytest.fixture(autouse=True)
