@@ -71,7 +71,7 @@ class Batches:
         batch = self.plain(known, found.tasks, at)._replace(buckets=buckets)
         if not found.tasks:
             return found, batch
-        batch = batch._replace(head_rev=found.head_rev, depth=await self._depth_of(found))
+        batch = batch._replace(head_rev=found.head_rev, depth=await self._depth_of(found, len(skip)))
         self.complete = alone and found.passed is None and not found.more
         # the lowest rev that is left behind tells nothing: an earlier write of its entry may be missing as well
         return found, batch._replace(complete_rev=batch.head_rev, as_of=at) if self.complete else batch
@@ -100,13 +100,14 @@ class Batches:
         digest = mirror.digest(tokens)
         return batch._replace(tokens_digest=digest, tokens=None if digest == self.known_tokens else tokens)
 
-    async def _depth_of(self, found: Slice) -> int:
-        """Return about how many entries wait: a long queue is not counted for every batch."""
+    async def _depth_of(self, found: Slice, skipped: int) -> int:
+        """Return about how many entries wait: a long queue is not counted for every batch. skipped: those on their way
+        and those that rest."""
         now = self._host.clock.monotonic()
         if now - self._counted_at > COUNT_INTERVAL:
             self._set_depth(await queue.depth(self._host.db))
         elif not found.more:
-            self._depth = len(found.tasks)
+            self._depth = len(found.tasks) + skipped
         return self._depth
 
     def _set_depth(self, depth: int) -> None:
