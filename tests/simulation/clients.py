@@ -132,8 +132,9 @@ class Clients:
         rev, data = body.get("rev", 0), body.get("encrypted_data")
         if data not in world.model.known_values(entry_id) | ({None} if not rev else set()):
             world.fail(f"the backup has {entry_id} as {data}, which nobody wrote")
-        if world.look(pop).role != "backup" or pop is not world.backup or world.network.rejected:
-            return status  # what a new primary never had is lost; entries in quarantine do not count for what it says
+        claims = world.claims_hold and not world.network.rejected  # entries in quarantine do not count for what it says
+        if not claims or world.look(pop).role != "backup" or pop is not world.backup:
+            return status  # what a new primary never had is lost
         reached = self._reached(primary, entry_id, wanted, as_of)
         if status == 200 and reached is not None and rev < reached.rev:
             world.fail(f"the backup has {entry_id} at rev {rev}, but says it has {reached} of rev {reached.rev}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from clavitor_commercial_replication import asking, fencing, promotion, reseed
+from clavitor_commercial_replication import asking, fencing, promotion, reseed, verify
 
 from clavitor_host.api import ClavitorError
 from tests.simulation.clients import Clients
@@ -12,7 +12,7 @@ from tests.simulation.invariants import Standing, check_applied
 from tests.simulation.model import Broken
 from tests.simulation.pop import Pop
 from tests.simulation.schedule import BUSY_SECONDS, Fault
-from tests.simulation.world import HEALED_WITHIN, World
+from tests.simulation.world import COMPARED_WITHIN, HEALED_WITHIN, World
 
 
 async def play(world: World) -> None:
@@ -23,8 +23,7 @@ async def play(world: World) -> None:
     world.network.weather = world.plan.weather
     faults = [asyncio.create_task(world.befall(fault)) for fault in world.plan.faults]
     load = asyncio.create_task(clients.work())
-    scene = {"faults": faults_alone, "failover": failover, "restored": restored}[world.plan.scenario]
-    await scene(world, clients, [load, *faults])
+    await SCENES[world.plan.scenario](world, clients, [load, *faults])
     await clients.check_reads(world.primary, world.backup)
     for pop in world.pops:
         await pop.stop()
@@ -38,6 +37,10 @@ async def faults_alone(world: World, clients: Clients, under_way: list[asyncio.T
     await world.heal()
     await asyncio.gather(*under_way)
     await world.converge()
+    _check_alone(world)
+
+
+def _check_alone(world: World) -> None:
     try:
         world.model.check_final(world.look(world.primary).contents, world.primary.label)
         check_applied(world.observers[world.backup.name])
@@ -92,11 +95,7 @@ async def restored(world: World, clients: Clients, under_way: list[asyncio.Task[
         await faults_alone(world, clients, under_way)
         return
     clients.targets = []
-    world.crash(old, "its disk breaks")
-    await asyncio.sleep(0.01)
-    old.disk.replace(copy)
-    world.observe_anew(old)
-    world.note("an old copy is in place")
+    world.put_back(old, copy)
     await _to_the_end_of_faults(world, under_way)
     await _fenced(world, old)
     if world.look(old).role == "primary":
@@ -104,6 +103,36 @@ async def restored(world: World, clients: Clients, under_way: list[asyncio.Task[
     at_promotion = await _promote(world, new, ask=story.ask)
     replayed = await _bring_back(world, clients, old, at_promotion, copied=head)
     _check_after_failover(world, at_promotion, replayed)
+
+
+async def backup_restored(world: World, clients: Clients, under_way: list[asyncio.Task[None]]) -> None:
+    """The backup's disk breaks, and it is started on an older copy: the hashes tell, and `verify --repair` mends it."""
+    story = world.plan.failover
+    await asyncio.sleep(story.lost_at)
+    copy = world.backup.disk.copy()
+    await asyncio.sleep(story.away)
+    world.put_back(world.backup, copy)
+    world.claims_hold = False
+    await _to_the_end_of_faults(world, under_way)
+    await world.requeue()
+
+    def told() -> bool:
+        return world.are_equal() or world.look(world.primary).peer["mismatches"] > 0
+
+    if not await world.until(told, max(world.loop.now, world.leases_free) + HEALED_WITHIN + COMPARED_WITHIN):
+        world.fail("the backup is not the primary's equal, but nobody is told")
+
+    async def do_repair() -> None:
+        primary = world.primary.service
+        async with asking.linked(primary) as link:
+            found = await verify.compare(primary, link)
+            world.note(f"repair {await verify.repair(primary, found.differences)}")
+
+    if not world.are_equal():
+        await _insist(world, world.primary, do_repair)
+    await world.converge()
+    world.claims_hold = True
+    _check_alone(world)
 
 
 async def _to_the_end_of_faults(world: World, under_way: list[asyncio.Task[None]]) -> None:
@@ -261,3 +290,11 @@ def _check_after_failover(world: World, at_promotion: Standing, replayed: dict[s
                 world.fail(f"{new}: {entry_id} has changed since the promotion, but nobody wrote it")
             if newest is None and entry_id in replayed and (rev, data) == began and data != replayed[entry_id]:
                 world.fail(f"{new}: {entry_id} was replayed as {replayed[entry_id]}, but is {data}")
+
+
+SCENES = {
+    "faults": faults_alone,
+    "failover": failover,
+    "restored": restored,
+    "backup_restored": backup_restored,
+}

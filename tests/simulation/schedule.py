@@ -9,7 +9,7 @@ from tests.simulation.network import Weather
 
 Kind = Literal["crash", "restart", "crash_at_commit", "cut", "cut_silently", "disk_full", "clock", "slow_disk", "token"]
 
-Scenario = Literal["faults", "failover", "restored"]
+Scenario = Literal["faults", "failover", "restored", "backup_restored"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -75,8 +75,8 @@ class Plan(NamedTuple):
 
 def plan(chance: random.Random) -> Plan:
     """Return what is to happen."""
-    scenario: Scenario = chance.choices(get_args(Scenario), (0.7, 0.22, 0.08))[0]
-    failing_over = scenario != "faults"
+    scenario: Scenario = chance.choices(get_args(Scenario), (0.65, 0.22, 0.08, 0.05))[0]
+    failing_over = scenario != "faults"  # the operator takes a part
     faults = sorted(_fault(chance) for _ in range(chance.randint(0 if failing_over else 1, 3)))
     crashes = failing_over or any(fault.pop == 0 and fault.kind in ("crash", "crash_at_commit") for fault in faults)
     if crashes:  # a lease is held by the wall clock: one that is set far back would hold it as long

@@ -33,7 +33,8 @@ COMPARED_WITHIN = 40.0
 
 
 class World:
-    """`primary`, `backup`: which POP is to be which in the end."""
+    """`primary`, `backup`: which POP is to be which in the end. `faulty`: crashes may still come. `claims_hold`: how much
+    the backup says it has, is to be there."""
 
     def __init__(self, seed: int, folder: Path, loop: Loop) -> None:
         self.seed = seed
@@ -59,6 +60,7 @@ class World:
         self.observers = {pop.name: Observer(pop) for pop in self.pops}
         self.leases_free = 0.0
         self.faulty = True
+        self.claims_hold = True
         self._tasks: list[asyncio.Task[None]] = []
         for pop, grain in zip(self.pops, self.plan.grains, strict=True):
             pop.clock.grain = grain
@@ -73,8 +75,11 @@ class World:
         self.note(f"BROKEN {reason}")
         self.broken.append(reason)
 
-    def observe_anew(self, pop: Pop) -> None:
-        """Look at another file from now on: revs may be lower than before."""
+    def put_back(self, pop: Pop, copy: bytes) -> None:
+        """Have a POP's disk break, and an older copy of it put in place; from there on revs are looked at anew."""
+        self.crash(pop, "its disk breaks")
+        pop.disk.replace(copy)
+        self.note(f"{pop.name} has an old copy")
         self.observers[pop.name].close()
         self.observers[pop.name] = Observer(pop)
         self._watch(pop, None)
@@ -203,25 +208,30 @@ class World:
         that they are equal."""
         for pop in self.pops:
             await self.start(pop)
-        await self.operate(self.primary, self._requeue)
-        if not await self.until(self._equal, max(self.loop.now, self.leases_free) + HEALED_WITHIN):
+        await self.requeue()
+        if not await self.until(self.are_equal, max(self.loop.now, self.leases_free) + HEALED_WITHIN):
             return
         self.note("equal")
         await self.network.calm()
         since = self.loop.now
-        if self._equal() and not await self.until(lambda: self._compared(since), since + COMPARED_WITHIN, 1.0):
+        if self.are_equal() and not await self.until(lambda: self._compared(since), since + COMPARED_WITHIN, 1.0):
             self.fail("the hashes were not compared")
 
-    async def _requeue(self) -> None:
-        """What the operator does about entries that something in between has refused."""
-        host = self.primary.host
-        async with host.db.transaction() as tx:
-            await host.vault.lock(tx)
-            if await queue.requeue(tx, None):
-                self.note("requeue")
-                await host.signals.send(tx, QUEUED)
+    async def requeue(self) -> None:
+        """Do what the operator does about entries that something in between has refused."""
 
-    def _equal(self) -> bool:
+        async def requeue() -> None:
+            host = self.primary.host
+            async with host.db.transaction() as tx:
+                await host.vault.lock(tx)
+                if await queue.requeue(tx, None):
+                    self.note("requeue")
+                    await host.signals.send(tx, QUEUED)
+
+        await self.operate(self.primary, requeue)
+
+    def are_equal(self) -> bool:
+        """Tell whether both have the same writes, and nothing waits."""
         (ours, waiting), (theirs, _) = (self.observers[pop.name].glance() for pop in (self.primary, self.backup))
         return not waiting and ours == theirs
 
