@@ -33,8 +33,8 @@ COMPARED_WITHIN = 40.0
 
 
 class World:
-    """`primary`, `backup`: which POP is to be which in the end. `faulty`: crashes may still come. `claims_hold`: how much
-    the backup says it has, is to be there."""
+    """`primary`, `backup`: which POP is to be which in the end. `faulty`: crashes may still come. `claims_hold`: how
+    much the backup says it has, is to be there."""
 
     def __init__(self, seed: int, folder: Path, loop: Loop) -> None:
         self.seed = seed
