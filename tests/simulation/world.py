@@ -12,14 +12,14 @@ from clavitor_commercial_replication.service import QUEUED
 
 from clavitor_host.errors import StorageUnavailable
 from clavitor_host.identity.models import SYSTEM
-from clavitor_host.identity.tokens import create_token
+from clavitor_host.identity.tokens import create_token, list_tokens, revoke_token
 from tests.simulation.chance import stream
 from tests.simulation.database import Disk
 from tests.simulation.invariants import Observer, Standing, check_equal, check_mirror
 from tests.simulation.loop import Loop, outside
 from tests.simulation.model import Broken, Model
 from tests.simulation.network import Network
-from tests.simulation.pop import BACKUP, PRIMARY, Crashed, Pop, template
+from tests.simulation.pop import BACKUP, COMPARE, HEARTBEAT, PRIMARY, Crashed, Pop, template
 from tests.simulation.schedule import Fault, Plan, plan
 
 HEALED_WITHIN = 30.0
@@ -141,14 +141,20 @@ class World:
             case "clock":
                 pop.clock.ahead += fault.number
             case "token":
-                await self.operate(pop, lambda: self._new_token(pop))
+                await self.operate(pop, lambda: self._change_tokens(pop))
 
     async def _restart(self, pop: Pop, after: float) -> None:
         await asyncio.sleep(after)
         await self.start(pop)
 
-    async def _new_token(self, pop: Pop) -> None:
-        await create_token(pop.host, name="another", kind="agent", environment_id="dev", requested_by=SYSTEM)
+    async def _change_tokens(self, pop: Pop) -> None:
+        """Revoke the token that was made here before; or make one."""
+        known, _ = await list_tokens(pop.host)
+        made = next((token for token in known if token.kind == "agent"), None)
+        if made is not None:
+            await revoke_token(pop.host, made.id, requested_by=SYSTEM)
+        else:
+            await create_token(pop.host, name="another", kind="agent", environment_id="dev", requested_by=SYSTEM)
 
     def _watch(self, pop: Pop, fault: Fault | None) -> None:
         """Look at every commit of a POP, and crash it before or after the one that a fault names."""
@@ -213,9 +219,12 @@ class World:
             return
         self.note("equal")
         await self.network.calm()
-        since = self.loop.now
+        since, sent = self.loop.now, self.network.sent
         if self.are_equal() and not await self.until(lambda: self._compared(since), since + COMPARED_WITHIN, 1.0):
             self.fail("the hashes were not compared")
+        idle, sent = self.loop.now - since, self.network.sent - sent
+        if sent > 2 + idle / HEARTBEAT + idle / COMPARE:
+            self.fail(f"{sent} requests in {idle:.0f} s, though nothing was to be sent")
 
     async def requeue(self) -> None:
         """Do what the operator does about entries that something in between has refused."""
