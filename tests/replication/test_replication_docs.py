@@ -7,13 +7,20 @@ import os
 import re
 import signal
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import clavitor_commercial_replication
 import pytest
+from clavitor_commercial_replication import backoff, promotion, wire
+from clavitor_commercial_replication.config import ReplicationConfig
+from clavitor_commercial_replication.metrics import ReplicationMetrics
 
+from clavitor_host.config.models import TlsConfig
+from clavitor_host.metrics import Metrics
 from clavitor_host.storage.database import sqlite_url
 from tests.bundles.places import INTERPRETER
 from tests.faults.workload import eventually
@@ -21,6 +28,7 @@ from tests.replication.invariants import check_alone, counts, read
 from tests.replication.pair import new_address
 
 PAGE = (Path(__file__).parents[2] / "docs" / "replication.md").read_text("utf-8")
+PLUGIN = Path(clavitor_commercial_replication.__file__).parent
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -138,3 +146,33 @@ async def test_two_pops_in_five_minutes_and_a_failover_drill(tmp_path: Path, she
     assert (ours.role["role"], ours.role["epoch"]) == ("primary", 2)
     for pop in (old, new):
         await check_alone(pop)
+
+
+def test_every_alert_and_metric_is_on_the_page_and_no_other() -> None:
+    source = "".join(file.read_text("utf-8") for file in PLUGIN.glob("*.py"))
+    alert = r"\bREPLICATION_[A-Z]+\b"
+    assert set(re.findall(alert, PAGE)) == set(re.findall(rf'"({alert})"', source))
+    registry = Metrics("commercial_replication")
+    ReplicationMetrics(registry, lambda: None)
+    there = {info.name.removeprefix("clavitor_replication_") for info in registry.describe()}
+    rows = re.findall(r"^\| (`.*?) \|", section("What to watch").partition("| alert |")[0], re.MULTILINE)
+    told = {re.sub(r"\{.*\}", "", name) for row in rows for name in re.findall(r"`(.*?)`", row)}
+    assert told == there
+
+
+def test_the_configuration_on_the_page_is_right() -> None:
+    (text,) = blocks("toml")
+    found = tomllib.loads(text)
+    TlsConfig(**found["tls"])
+    ReplicationConfig(**found["plugins"]["commercial_replication"])
+
+
+def test_the_numbers_on_the_page_are_those_of_the_code() -> None:
+    assert (backoff.FIRST, backoff.LONGEST) == (0.5, 60)
+    assert "after 0.5 s, then at longer and longer intervals of up to 60 s" in PAGE
+    assert wire.MAX_ENTRIES == 100
+    assert "batches of at most 100 entries" in PAGE
+    assert promotion.SILENT == 30
+    assert "was heard of in the last 30 seconds" in PAGE
+    assert promotion.GENERATION == 1_000_000_000
+    assert ReplicationConfig.model_fields["compare_interval"].default == 60
