@@ -1,19 +1,32 @@
 """The tokens of the primary's clients, kept at the backup so that their reads go on there.
 
-A token is known by its SHA-256 alone. While this POP is not the primary it may only read, whatever it may there.
+A token is known by its SHA-256 alone. It is good for entries, and to ask who one is: whoever shows it is no user of
+this POP, so nothing else here is theirs. While this POP is not the primary it may only read, whatever it may there.
+After a promotion it stays good until it expires, the next primary's take its place, or it is forgotten here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
 from clavitor_commercial_replication import state, tables
 from clavitor_commercial_replication.models import MirroredToken
-from clavitor_host.api import Identity, PointRead, Request, Role, Transaction, token_grants
+from clavitor_host.api import (
+    AuditEntry,
+    ClavitorError,
+    Database,
+    Identity,
+    PointRead,
+    Request,
+    Role,
+    Transaction,
+    forbidden,
+    token_grants,
+)
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
@@ -21,6 +34,18 @@ if TYPE_CHECKING:
 _OURS = "clv_"
 MAX_TOKEN = 256
 """Characters of a token, at most; a longer one is not looked up."""
+
+MIRRORED = "mirrored:"
+"""What the token id of a mirrored identity begins with; `ID_LENGTH` characters of the token's hash follow."""
+
+ID_LENGTH = 12
+"""Characters of a token's SHA-256, in hex, that people know it by."""
+
+ACTIONS = frozenset({"entries.read", "entries.write", "me"})
+"""What a mirrored token is good for, within what it may."""
+
+_PAGE = 500
+"""Tokens that one statement takes out."""
 
 _TOKEN = PointRead(
     sa.select(
@@ -47,7 +72,8 @@ async def by_token(service: Replication, request: Request) -> Identity | None:
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token.startswith(_OURS) or len(token) > MAX_TOKEN:
         return None
-    row = await service.host.db.point_read(_TOKEN, sha256(token.encode()).hexdigest())
+    hashed = sha256(token.encode()).hexdigest()
+    row = await service.host.db.point_read(_TOKEN, hashed)
     if row is None:
         return None
     kind, owner, role, scope, environment_id, agent_id, expires_at, pop_role = row
@@ -57,11 +83,18 @@ async def by_token(service: Replication, request: Request) -> Identity | None:
         kind,
         owner,
         None if role is None else Role(role),
+        token_id=MIRRORED + hashed[:ID_LENGTH],
         scope=scope if pop_role == "primary" else "read",
         environment_id=environment_id,
         via="plugin",
         agent_id=agent_id,
     )
+
+
+def check_action(identity: Identity, action: str) -> None:
+    """Raise a 403 where a mirrored token shows who asks, and it is not good for this."""
+    if identity.token_id is not None and identity.token_id.startswith(MIRRORED) and action not in ACTIONS:
+        raise forbidden("This token was made at the other POP: here it is good for entries only.")
 
 
 async def grants(service: Replication, tx: Transaction) -> tuple[MirroredToken, ...]:
@@ -96,3 +129,55 @@ async def replace(tx: Transaction, tokens: Sequence[MirroredToken], digest: str)
     await tx.execute(sa.delete(tables.tokens))
     await tx.insert_many(tables.tokens, list(unique.values()))
     await state.update_peer(tx, tokens_digest=digest)
+
+
+class Listed(NamedTuple):
+    """A token that is honoured here. `id`: what `forget` takes; `expires_at`: in µs, None for never."""
+
+    id: str
+    kind: str
+    owner: str
+    role: str | None
+    scope: str
+    environment_id: str | None
+    agent_id: str | None
+    expires_at: int | None
+
+
+async def listed(source: Database | Transaction) -> list[Listed]:
+    """Return the mirrored tokens, expired ones too, by kind and owner."""
+    return sorted((await _by_hash(source)).values(), key=lambda token: (token.kind, token.owner, token.id))
+
+
+async def forget(service: Replication, token_ids: Collection[str] | None, *, by: str) -> int:
+    """Honour these tokens no more, all when None; return how many they were. by: the audit actor.
+
+    On a backup they come back when the primary sends its tokens anew: there, revoke them at the primary. Raises
+    `ClavitorError` for an id that no token has; then nothing is changed.
+    """
+    host = service.host
+    async with host.db.transaction() as tx:
+        await host.vault.lock(tx)
+        known = await _by_hash(tx)
+        ids = {token.id for token in known.values()}
+        unknown = sorted(set(token_ids or ()) - ids)
+        if unknown:
+            raise ClavitorError(f"no mirrored token has the id {unknown[0]}: see `clavitor replication tokens`")
+        ids = ids if token_ids is None else set(token_ids)
+        gone = [hashed for hashed, token in known.items() if token.id in ids]
+        for first in range(0, len(gone), _PAGE):
+            page = gone[first : first + _PAGE]
+            await tx.execute(sa.delete(tables.tokens).where(tables.tokens.c.hash.in_(page)))
+        if gone:
+            title = f"forgot {len(gone)} token{'' if len(gone) == 1 else 's'} of the other POP"
+            payload = {"tokens": len(gone), "ids": sorted(ids)[:100]}
+            await host.audit.record(tx, AuditEntry("REPLICATION", "forget_tokens", by, title, payload=payload))
+    return len(gone)
+
+
+async def _by_hash(source: Database | Transaction) -> dict[str, Listed]:
+    rows = await source.fetch_all(sa.select(*(tables.tokens.c[name] for name in MirroredToken._fields)))
+    return {
+        row["hash"]: Listed(row["hash"][:ID_LENGTH], *(row[name] for name in MirroredToken._fields if name != "hash"))
+        for row in rows
+    }

@@ -150,6 +150,10 @@ class CommercialReplication(Plugin):
             from clavitor_commercial_replication.peers import check_authorized
 
             check_authorized(self._of(host), identity)
+        elif identity.via == "plugin":
+            from clavitor_commercial_replication.mirror import check_action
+
+            check_action(identity, action)
 
     def _of(self, host: Host) -> Replication:
         """Return the service, made at its first use: every hook but `metrics` comes after the configuration."""

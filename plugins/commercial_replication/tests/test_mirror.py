@@ -11,7 +11,7 @@ from clavitor_commercial_replication.models import MirroredToken
 from clavitor_commercial_replication_testing.apps import Pop
 from clavitor_commercial_replication_testing.backup import Backup, batch, item
 
-from clavitor_host.api import Role
+from clavitor_host.api import ClavitorError, Role
 from clavitor_host.identity.models import SYSTEM
 from clavitor_host.identity.tokens import create_token
 from clavitor_host.identity.users import create_user, update_user
@@ -70,28 +70,81 @@ async def test_an_agents_token_reaches_its_own_environment_alone(backup: Backup)
     assert (await ask(backup, AGENT, path="/api/entries/b")).status_code == 200
 
 
-async def test_a_mirrored_token_may_nothing_that_its_owner_may_not(backup: Backup) -> None:
-    await backup.applied(tokens=TOKENS)
-    assert (await ask(backup, READER, path="/api/v1/admin/users")).status_code == 403
-    assert (await ask(backup, USER, path="/api/v1/admin/users")).status_code == 200
-    assert (await ask(backup, USER, path="/api/v1/me")).status_code == 200
-    assert (await ask(backup, USER, "DELETE", "/api/v1/me/sessions")).status_code == 403
+EVERYWHERE_ELSE = (
+    ("GET", "/api/v1/admin/users"),
+    ("POST", "/api/v1/admin/users"),
+    ("GET", "/api/v1/admin/tokens"),
+    ("POST", "/api/v1/admin/tokens"),
+    ("GET", "/api/v1/admin/audit"),
+    ("PATCH", "/api/v1/me"),
+    ("GET", "/api/v1/me/sessions"),
+    ("DELETE", "/api/v1/me/sessions"),
+    ("GET", "/api/v1/prometheus"),
+)
 
 
-async def test_a_mirrored_administrator_does_not_administer_the_backup(backup: Backup) -> None:
-    await backup.applied(tokens=[token(USER, role="ADMIN")])
-    assert (await ask(backup, USER, path="/api/v1/admin/users")).status_code == 200
+@pytest.mark.parametrize("role", ["backup", "primary"])
+async def test_a_mirrored_token_is_good_for_entries_only(backup: Backup, role: str) -> None:
+    """Whoever shows it is no user of this POP, whatever the owner is at the other one, and whatever this POP became."""
+    await backup.applied(item("a", 1), tokens=[token(USER, role="ADMIN"), *TOKENS[1:]])
+    if role == "primary":
+        await promoted(backup)
     client = await backup.client(headers={"authorization": f"Bearer {USER}"})
-    response = await client.post("/api/v1/admin/users", json={"name": "mallory", "role": "ADMIN"})
-    assert (response.status_code, response.json()["detail"]) == (403, "The token's scope is read.")
+    bodies: dict[tuple[str, str], Any] = {
+        ("POST", "/api/v1/admin/users"): {"name": "mallory", "role": "ADMIN"},
+        ("POST", "/api/v1/admin/tokens"): {"name": "more"},
+        ("PATCH", "/api/v1/me"): {"current_password": "correct horse", "new_password": "battery staple"},
+    }
+    for method, path in EVERYWHERE_ELSE:
+        response = await client.request(method, path, json=bodies.get((method, path)))
+        assert response.status_code == 403, (method, path, response.text)
+    assert (await client.get("/api/entries/a")).status_code == 200
+    assert (await client.get("/api/changes")).status_code == 200
+    me = await client.get("/api/v1/me")
+    assert (me.status_code, me.json()["actor"], me.json()["user"]) == (200, "alice", None)
+    assert me.json()["token_id"] == f"mirrored:{token(USER).hash[:12]}"
+    for secret in (READER, AGENT):
+        assert (await ask(backup, secret, path="/api/v1/admin/users")).status_code == 403
 
 
-async def test_after_a_promotion_a_token_may_what_it_did_at_the_old_primary(backup: Backup) -> None:
-    await backup.applied(item("a", 1), tokens=TOKENS)
+async def promoted(backup: Backup) -> None:
     async with backup.host.db.transaction() as tx:
         await state.update(tx, role="primary", epoch=2, stream_id="own")
+
+
+async def test_after_a_promotion_a_token_may_write_entries_as_at_the_old_primary(backup: Backup) -> None:
+    await backup.applied(item("a", 1), tokens=TOKENS)
+    await promoted(backup)
     assert (await ask(backup, USER, "PUT")).status_code == 200
     assert (await ask(backup, READER, "PUT")).status_code == 403
+
+
+async def test_tokens_are_listed_and_forgotten(backup: Backup) -> None:
+    await backup.applied(item("a", 1), tokens=TOKENS)
+    await promoted(backup)
+    found = await mirror.listed(backup.host.db)
+    assert [(one.kind, one.owner) for one in found] == [
+        ("agent", "agent:billing"),
+        ("user", "alice"),
+        ("user", "bob"),
+        ("user", "carol"),
+    ]
+    alice = found[1]
+    assert alice == (token(USER).hash[:12], "user", "alice", "OPERATOR", "write", None, None, None)
+    assert await mirror.forget(backup.service, [alice.id, alice.id], by="system") == 1
+    assert (await ask(backup, USER)).status_code == 401
+    assert (await ask(backup, READER)).status_code == 200
+    with pytest.raises(ClavitorError, match="no mirrored token has the id abc"):
+        await mirror.forget(backup.service, [found[2].id, "abc"], by="system")
+    assert len(await mirror.listed(backup.host.db)) == 3
+    assert await mirror.forget(backup.service, None, by="system") == 3
+    assert await mirror.forget(backup.service, None, by="system") == 0
+    assert await mirror.listed(backup.host.db) == []
+    audited = [row for row in await backup.audited() if row["action"] == "forget_tokens"]
+    assert [row["title"] for row in audited] == [
+        "forgot 1 token of the other POP",
+        "forgot 3 tokens of the other POP",
+    ]
 
 
 async def test_tokens_are_replaced_whole(backup: Backup) -> None:
