@@ -21,6 +21,9 @@ class State(NamedTuple):
     that `rev`s belong to, its own on a primary, the primary's on a backup. `head_rev`: the vault's head at the last
     write that was accounted for. `enlisted`: every entry has its row in `replication_versions`. `reseed_from`: the
     primary's URL while a re-seed is under way, `reseed_after` how far it has come.
+    `former_epoch`, `former_stream_id`: what this POP wrote or followed before its last promotion or its fencing.
+    `promoted_complete_rev`, `promoted_from_rev`: on a promoted primary, how far it had everything then, and behind
+    which rev its own writes begin: no rev in between says anything about what is here.
     """
 
     role: Role
@@ -32,6 +35,10 @@ class State(NamedTuple):
     enlisted: bool
     reseed_from: str | None
     reseed_after: str
+    former_epoch: int | None = None
+    former_stream_id: str | None = None
+    promoted_complete_rev: int | None = None
+    promoted_from_rev: int | None = None
 
 
 class Peer(NamedTuple):

@@ -20,6 +20,7 @@ CHANGED = "replication.state"
 """The topic of `host.signals` that is sent with every change of role or epoch."""
 
 _STATE = sa.select(*(tables.state.c[name] for name in State._fields)).where(tables.state.c.id == 1)
+# `promoted_complete_rev` < X-Min-Rev <= `promoted_from_rev`: a write that may never have come here (the guard's 412)
 _BUCKETS = sa.select(tables.state.c.buckets).where(tables.state.c.id == 1)
 _PEER = sa.select(*(tables.peer.c[name] for name in Peer._fields)).where(tables.peer.c.id == 1)
 _READ = PointRead(_STATE)

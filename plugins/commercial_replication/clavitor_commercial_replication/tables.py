@@ -19,6 +19,10 @@ state = sa.Table(
     sa.Column("enlisted", sa.Boolean, nullable=False),
     sa.Column("reseed_from", sa.Text),
     sa.Column("reseed_after", sa.Text, nullable=False, server_default=""),
+    sa.Column("former_epoch", sa.BigInteger),
+    sa.Column("former_stream_id", sa.Text),
+    sa.Column("promoted_complete_rev", sa.BigInteger),
+    sa.Column("promoted_from_rev", sa.BigInteger),
     sa.Column("buckets", sa.LargeBinary, nullable=False),
 )
 """One row (id 1), once a role is configured: see `models.State`. `buckets`: 256 hashes of 32 bytes. Whoever changes

@@ -23,6 +23,10 @@ def upgrade() -> None:
         sa.Column("enlisted", sa.Boolean(), nullable=False),
         sa.Column("reseed_from", sa.Text(), nullable=True),
         sa.Column("reseed_after", sa.Text(), server_default="", nullable=False),
+        sa.Column("former_epoch", sa.BigInteger(), nullable=True),
+        sa.Column("former_stream_id", sa.Text(), nullable=True),
+        sa.Column("promoted_complete_rev", sa.BigInteger(), nullable=True),
+        sa.Column("promoted_from_rev", sa.BigInteger(), nullable=True),
         sa.Column("buckets", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
