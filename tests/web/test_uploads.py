@@ -50,15 +50,18 @@ def head(path: str, *lines: str, method: str = "PUT") -> bytes:
 
 
 class Conversation:
-    """A connection over which anything can be said."""
+    """A connection over which anything can be said. It is read through one buffer: an answer may come with the one
+    before it."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.sock = socket.create_connection(server.address, timeout=PATIENCE)
+        self._file = self.sock.makefile("rb")
 
     def __enter__(self) -> Conversation:
         return self
 
     def __exit__(self, *args: object) -> None:
+        self._file.close()
         self.sock.close()
 
     def say(self, *parts: bytes) -> Conversation:
@@ -69,15 +72,14 @@ class Conversation:
 
     def answer(self) -> tuple[int, dict[str, Any], bytes]:
         """Return status, JSON and head of one answer."""
-        file = self.sock.makefile("rb")
         lines = b""
-        while (line := file.readline()) not in (b"\r\n", b""):
+        while (line := self._file.readline()) not in (b"\r\n", b""):
             lines += line
         length = re.search(rb"content-length: (\d+)", lines, re.IGNORECASE)
         status = re.match(rb"HTTP/1.1 (\d+) ", lines)
         if status is None:
             return 0, {}, lines
-        body = file.read(int(length[1])) if length else b"{}"
+        body = self._file.read(int(length[1])) if length else b"{}"
         return int(status[1]), json.loads(body or b"{}"), lines
 
 
