@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from clavitor_host.errors import Problem
 from clavitor_host.identity import throttle
+from clavitor_host.identity.caller import user_id_of
 from clavitor_host.identity.csrf import check_origin
 from clavitor_host.identity.models import Identity, User
 from clavitor_host.identity.names import name_key, shown
@@ -66,12 +67,12 @@ async def change_password(
 ) -> NewSession | None:
     """Give the caller a new password; all their sessions end, and one that asked for it gets a new one.
 
-    Raises a 403 `wrong_password`, a 409 `no_password` for a user who has none, a 400 for a bad new one, a 409
-    `password_changed` when another change was faster.
+    Raises a 403 `no_user` for a caller that is no user and `wrong_password`, a 409 `no_password` for a user who has
+    none, a 400 for a bad new one, a 409 `password_changed` when another change was faster.
     """
-    assert identity.user_id is not None
+    user_id = user_id_of(request)
     check_password(new, "new_password")
-    row = await host.db.fetch_one(sa.select(users).where(users.c.id == identity.user_id))
+    row = await host.db.fetch_one(sa.select(users).where(users.c.id == user_id))
     if row is None or row["password_hash"] is None:
         raise Problem(409, "no_password", "You have no password; an ADMIN can set one.")
     tried = throttle.attempt(host, row["name"], request.client)
@@ -87,7 +88,7 @@ async def change_password(
     password_hash = await hasher.hash(new)
     session = None
     async with host.db.transaction() as tx:
-        user = await replace_password(host, tx, identity.user_id, password_hash, only_if=row["password_hash"])
+        user = await replace_password(host, tx, user_id, password_hash, only_if=row["password_hash"])
         await throttle.forgive(tx, tried)
         if identity.via == "session":
             session = await start_session(host, tx, user.id, request)

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 
 from clavitor_host.host import Host
 from clavitor_host.identity import sessions, users
-from clavitor_host.identity.models import SYSTEM
+from clavitor_host.identity.models import SYSTEM, Identity, Role
 from clavitor_host.identity.tables import sessions as sessions_table
 from clavitor_host.identity.tables import users as users_table
 from tests.identity.conftest import (
     ADDRESS,
     PASSWORD,
     Browser,
+    Policies,
     ShiftedClock,
     audit_rows,
     everything_stored,
@@ -331,6 +332,12 @@ async def test_who_has_no_password_cannot_change_it(host: Host, browser: Browser
     program = await browser(token=await token_of(host, user))
     reply = await program.patch(ME, json={"current_password": "", "new_password": NEW})
     assert (reply.status_code, reply.json()["code"]) == (409, "no_password")
+
+
+async def test_who_is_no_user_here_has_no_password_to_change(policies: Policies, client: httpx.AsyncClient) -> None:
+    policies.who = lambda _: Identity("user", "elsewhere", Role.ADMIN, via="plugin")
+    reply = await client.patch(ME, json={"current_password": PASSWORD, "new_password": NEW})
+    assert (reply.status_code, reply.json()["code"]) == (403, "no_user")
 
 
 async def test_own_sessions_are_listed_and_ended(
