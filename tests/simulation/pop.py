@@ -42,7 +42,7 @@ BUNDLE = BundleInfo(
 SECRET = "0123456789abcdef0123456789abcdef"
 PRIMARY, BACKUP = "calgary", "zurich"
 HEARTBEAT = 10.0
-COMPARE = 15.0
+COMPARE = 8.0
 
 BEFORE: Mapping[str, str | None] = {"e0": "YmVmb3Jl", "e1": None, "e2": "YmVmb3Jl", "f0": "b25jZQ=="}
 """Entries from before there was replication."""

@@ -13,7 +13,7 @@ Scenario = Literal["faults", "failover", "restored", "backup_restored"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-BUSY_SECONDS = 12.0
+BUSY_SECONDS = 9.0
 """Virtual seconds in which clients write and things go wrong."""
 
 
@@ -82,7 +82,7 @@ def plan(chance: random.Random) -> Plan:
     if crashes:  # a lease is held by the wall clock: one that is set far back would hold it as long
         faults = [one._replace(number=_near(one.number)) if one.kind == "clock" else one for one in faults]
     return Plan(
-        writes=chance.randint(20, 45),
+        writes=chance.randint(15, 32),
         ids=tuple(f"e{number}" for number in range(chance.choice((3, 4, 6, 9)))),
         clients=chance.choice((1, 2, 4)),
         hurry=chance.choice((0.02, 0.3, 1.0)),
@@ -94,10 +94,10 @@ def plan(chance: random.Random) -> Plan:
         steady=not any(fault.kind == "clock" and fault.pop == 0 for fault in faults),
         scenario=scenario,
         failover=Failover(
-            lost_at=chance.uniform(1.0, 6.0),
+            lost_at=chance.uniform(0.5, 4.0),
             how=chance.choice(("crash", "cut", "cut_silently")),
-            away=chance.uniform(0.5, 8.0),
-            promoted_after=chance.uniform(0.0, 3.0),
+            away=chance.uniform(0.5, 6.0),
+            promoted_after=chance.uniform(0.0, 2.0),
             ask=chance.random() < 0.3,
             replay=chance.random() < 0.7,
             meanwhile=chance.choice((0, 5)),
@@ -130,7 +130,7 @@ def _fault(chance: random.Random) -> Fault:
         number = chance.randint(0, 24)
     elif kind == "clock":
         number = int(chance.choice((-1, 1)) * 10 ** chance.uniform(0, 10.8))
-    return Fault(chance.random() * BUSY_SECONDS, kind, chance.randint(0, 1), chance.uniform(0.01, 6.0), number)
+    return Fault(chance.random() * BUSY_SECONDS, kind, chance.randint(0, 1), chance.uniform(0.01, 5.0), number)
 
 
 def _near(number: int) -> int:
