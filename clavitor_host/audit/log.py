@@ -12,10 +12,11 @@ from clavitor_host.audit import chain
 from clavitor_host.audit.models import AuditEntry, AuditEvent
 from clavitor_host.audit.tables import audit_head, audit_log
 from clavitor_host.clock import Clock
-from clavitor_host.storage.database import Transaction
+from clavitor_host.storage.database import Database, PointRead, Transaction
 from clavitor_host.storage.writer import GroupCommitWriter
 
 _HEAD = sa.select(audit_head.c.audit_id, audit_head.c.hash).where(audit_head.c.id == 1).with_for_update()
+_LOOK = PointRead(sa.select(audit_head.c.audit_id, audit_head.c.hash).where(audit_head.c.id == 1))
 _ADVANCE = (
     sa.update(audit_head)
     .where(audit_head.c.id == 1)
@@ -46,6 +47,12 @@ class AuditLog:
     async def note(self, entry: AuditEntry) -> None:
         """Append one entry that belongs to no other write (a refusal, a login); returns once it is durable."""
         await self._writer.submit(self._append, entry, last=True)
+
+    async def head(self, source: Database | Transaction) -> tuple[int, str]:
+        """Return the id and the hash of the last row: whoever keeps them elsewhere sees later that rows are gone."""
+        row = await source.point_read(_LOOK)
+        assert row is not None
+        return row[0], row[1]
 
     async def _append(self, tx: Transaction, entries: Sequence[AuditEntry]) -> Sequence[None]:
         await self.record(tx, *entries)

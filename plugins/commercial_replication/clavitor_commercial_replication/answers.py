@@ -9,6 +9,9 @@ from typing import Any
 from clavitor_commercial_replication.digests import BUCKETS
 from clavitor_commercial_replication.models import Answer, Batch, Failure
 
+MAX_TEXT = 512
+"""Characters of a name that is only kept."""
+
 MAX_DETAIL = 512
 """Characters that are kept of why an entry failed."""
 
@@ -24,6 +27,9 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
         "applied_max_rev": answer.applied_max_rev,
         "batch_id": answer.batch_id,
         "tokens_digest": answer.tokens_digest,
+        "complete_rev": answer.complete_rev,
+        "pop": answer.pop,
+        "audit_head": answer.audit_head,
     }
     if answer.differing is not None:
         result["differing"] = list(answer.differing)
@@ -52,15 +58,16 @@ def read_answer(content: bytes, sent: Batch) -> Answer:
     if known.intersection(failed).intersection((*acknowledged, *exists)):
         raise ValueError("the answer says of one entry that it was applied and that it was not")
     epoch, applied = body.get("epoch", 0), body.get("applied_max_rev", 0)
-    differing, tokens_digest = body.get("differing"), body.get("tokens_digest")
+    differing = body.get("differing")
     if type(epoch) is not int or type(applied) is not int or epoch < 0 or applied < 0:
         raise ValueError("the answer's numbers are none")
     if differing is not None and not (
         isinstance(differing, list) and all(type(number) is int and 0 <= number < BUCKETS for number in differing)
     ):
         raise ValueError("the answer's differing buckets are none")
-    if tokens_digest is not None and not isinstance(tokens_digest, str):
-        raise ValueError("the answer's tokens_digest is none")
+    complete = body.get("complete_rev")
+    if complete is not None and (type(complete) is not int or complete < 0):
+        raise ValueError("the answer's complete_rev is none")
     return Answer(
         acknowledged=acknowledged,
         already_exists=exists,
@@ -69,8 +76,18 @@ def read_answer(content: bytes, sent: Batch) -> Answer:
         applied_max_rev=applied,
         batch_id=batch_id,
         differing=differing,
-        tokens_digest=tokens_digest,
+        tokens_digest=_text(body, "tokens_digest"),
+        complete_rev=complete,
+        pop=_text(body, "pop"),
+        audit_head=_text(body, "audit_head"),
     )
+
+
+def _text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is None or (isinstance(value, str) and len(value) <= MAX_TEXT and "\x00" not in value):
+        return value
+    raise ValueError(f"the answer's {name} is none")
 
 
 def _ids(body: Mapping[str, Any], name: str, known: set[str]) -> list[str]:

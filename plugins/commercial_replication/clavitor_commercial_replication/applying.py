@@ -34,7 +34,7 @@ WHERE id = 1
 _WRITE_PEER = """
 UPDATE replication_peer SET pop = :pop, heard_at = :heard_at, head_rev = :head_rev, depth = :depth,
     complete_rev = :complete_rev, applied_max_rev = :applied_max_rev, as_of = :as_of, compared_at = :compared_at,
-    mismatches = :mismatches
+    mismatches = :mismatches, audit_head = :audit_head
 WHERE id = 1
 """
 _ELSEWHERE = ("acked_at", "tokens_digest", "last_error", "last_error_at")
@@ -76,7 +76,9 @@ async def _apply(tx: Transaction, requests: Sequence[_Sent]) -> Sequence[Answer 
         except Problem as error:
             answers.append(error)
     await backup.close()
-    return answers
+    audit_id, digest = await requests[0].service.host.audit.head(tx)
+    told = f"{audit_id}:{digest}"
+    return [one._replace(audit_head=told) if isinstance(one, Answer) else one for one in answers]
 
 
 async def _tell(service: Replication, pop: str, answer: Answer) -> None:
@@ -128,14 +130,16 @@ class _Backup:
             known = mirror.digest(batch.tokens)
             await mirror.replace(self._tx, batch.tokens, known)
             self._peer = self._peer._replace(tokens_digest=known)
-        self._hear(pop, batch, done)
         differing = self._compare(batch)
+        self._hear(pop, batch, done, differing)
         return done._replace(
             epoch=self._state.epoch,
             applied_max_rev=self._peer.applied_max_rev,
             batch_id=batch.batch_id,
             differing=differing,
             tokens_digest=self._peer.tokens_digest,
+            complete_rev=self._peer.complete_rev if self._state.reseed_from is None else None,
+            pop=self._service.config.source_pop,
         )
 
     async def close(self) -> None:
@@ -185,19 +189,42 @@ class _Backup:
         )
         await self._service.host.signals.send(self._tx, state.CHANGED)
 
-    def _hear(self, pop: str, batch: Batch, done: Answer) -> None:
+    def _hear(self, pop: str, batch: Batch, done: Answer, differing: Sequence[int] | None) -> None:
         """Note what the request says of its sender. A late duplicate takes nothing back."""
-        peer = self._peer._replace(pop=pop, heard_at=self._now)
-        if batch.head_rev is not None and batch.head_rev >= peer.head_rev:
-            peer = peer._replace(head_rev=batch.head_rev, depth=batch.depth or 0)
-        if not done.failures and self._state.reseed_from is None:
+        peer = self._peer._replace(pop=pop, heard_at=self._now, audit_head=batch.audit_head or self._peer.audit_head)
+        newest = batch.head_rev is not None and batch.head_rev >= peer.head_rev
+        if newest:
+            left = (
+                (batch.depth or 0) - len(done.acknowledged) - len(done.already_exists)
+            )  # its own entries are here now
+            peer = peer._replace(head_rev=batch.head_rev or 0, depth=max(0, left))
+        if not done.failures and self._believes(batch, differing):
             if batch.complete_rev is not None:
                 peer = peer._replace(complete_rev=max(peer.complete_rev, batch.complete_rev))
-            if batch.as_of is not None:
-                peer = peer._replace(as_of=max(peer.as_of or 0, batch.as_of))
+            if newest and batch.as_of is not None:
+                peer = peer._replace(as_of=self._until(batch.as_of))
         if batch.epoch is not None:
             peer = peer._replace(applied_max_rev=max(peer.applied_max_rev, done.applied_max_rev))
         self._peer = peer
+
+    def _believes(self, batch: Batch, differing: Sequence[int] | None) -> bool:
+        """Tell whether what the primary says is here can be so: both were found equal when they were last compared in
+        this epoch, and nothing is lost of what this POP has confirmed since."""
+        peer = self._peer
+        if self._state.reseed_from is not None or peer.compared_at is None or peer.mismatches:
+            return False
+        if differing is not None:
+            return True  # they are equal now
+        return (batch.confirmed_rev or 0) <= peer.complete_rev and (
+            batch.confirmed_max_rev or 0
+        ) <= peer.applied_max_rev
+
+    def _until(self, as_of: int) -> int:
+        """Return up to when the primary's writes are here: no later than it is now, whatever its clock says, and not
+        earlier than is known already, unless this POP's own clock was wrong then."""
+        known = self._peer.as_of
+        now = min(as_of, self._now)
+        return now if known is None or known > self._now else max(known, now)
 
     def _compare(self, batch: Batch) -> list[int] | None:
         """Return the buckets that differ; None when none were sent, or when they say nothing: an old request's, or

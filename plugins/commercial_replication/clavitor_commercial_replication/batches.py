@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from clavitor_commercial_replication import mirror, queue, state
-from clavitor_commercial_replication.models import Batch, Item, State, Task
+from clavitor_commercial_replication.models import Answer, Batch, Item, State, Task
 from clavitor_commercial_replication.queue import Slice
 from clavitor_host.api import Transaction
 
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 COUNT_INTERVAL = 1.0
 """Seconds for which the depth of a long queue is not counted again."""
 
+COMPARE_AGAIN = 1.0
+"""Seconds after which a comparison is tried again that could not be made, or was not answered."""
+
 
 class Batches:
-    """`known_tokens`: digest of the tokens that the backup has, as it last said. `complete`: the last request said how
-    far the backup has everything, so no heartbeat needs to."""
+    """`known_tokens`: digest of the tokens that the backup has, as it last said; `refused_tokens`: of those that it
+    does not take. `complete`: the last request said all there is to say, so no heartbeat needs to."""
 
     def __init__(self, service: Replication) -> None:
         self._service = service
@@ -28,30 +31,56 @@ class Batches:
         self._numbers = count(1)
         self._depth = 0
         self._counted_at = float("-inf")
-        self._compared_at = float("-inf")
+        self._compare_at = float("-inf")
+        self._confirmed = (0, 0)
+        self._audit_head: str | None = None
         self.known_tokens: str | None = None
+        self.refused_tokens: str | None = None
         self.complete = False
 
     @property
     def compare_in(self) -> float:
         """Seconds until the hashes should be compared; negative when that is overdue."""
-        return self._compared_at + self._service.config.compare_interval - self._host.clock.monotonic()
+        return self._compare_at - self._host.clock.monotonic()
 
-    async def heartbeat(self) -> Batch:
+    def answered(self, batch: Batch, answer: Answer) -> None:
+        """Take note of what the backup has."""
+        if batch.tokens_digest is not None:
+            self.known_tokens = answer.tokens_digest
+        complete_rev, highest = self._confirmed
+        if answer.complete_rev is not None:
+            complete_rev = max(complete_rev, answer.complete_rev)
+        self._confirmed = (complete_rev, max(highest, answer.applied_max_rev))
+        if batch.buckets is not None and answer.differing is not None:
+            self._compare_at = self._host.clock.monotonic() + self._service.config.compare_interval
+        elif batch.complete_rev is not None and (answer.complete_rev or 0) < batch.complete_rev:
+            self.compare_soon()  # it does not believe it before both are found equal
+
+    def compare_soon(self) -> None:
+        """Have the hashes compared at the next moment when nothing waits, a second from now at the earliest."""
+        self._compare_at = min(self._compare_at, self._host.clock.monotonic() + COMPARE_AGAIN)
+
+    def begin_anew(self) -> None:
+        """Have the hashes compared as soon as nothing waits: the backup is not what it was."""
+        self._compare_at = float("-inf")
+
+    async def heartbeat(self, *, alone: bool = True) -> Batch:
         """Return a request without entries: how this POP is, its tokens when they have changed, and its hashes when
-        it is time and nothing is dirty. Call it while nothing is on its way."""
+        it is time and nothing is dirty. alone: nothing is on its way; else it claims nothing."""
         async with self._host.db.snapshot() as tx:
             now = self._host.clock.now_us()
-            known = await state.required(tx)
-            found = await queue.look(tx, limit=1)
+            known, peer = await state.required(tx), await state.peer(tx)
+            self._confirmed = (peer.complete_rev, peer.applied_max_rev)
             self._set_depth(await queue.depth(tx))
-            self.complete = not found.tasks
-            batch = self.plain(known, (), now)._replace(
-                head_rev=known.head_rev,
-                complete_rev=None if found.tasks else known.head_rev,
-                as_of=None if found.tasks else now,
-                buckets=await self._buckets(tx, self._depth == 0) if self.compare_in <= 0 else None,
-            )
+            await self._look_at_audit(tx)
+            clean = alone and not self._depth
+            batch = self.plain(known, (), now)._replace(head_rev=known.head_rev)
+            if alone:
+                self.complete = clean or not (await queue.look(tx, limit=1)).tasks
+                batch = self._claiming(batch, now, complete=clean)
+                if self.compare_in <= 0:
+                    pause = COMPARE_AGAIN if clean else self._service.config.heartbeat_interval
+                    batch = batch._replace(buckets=await self._buckets(tx, clean, pause))
             return await self._with_tokens(tx, batch)
 
     async def next(
@@ -64,7 +93,8 @@ class Batches:
             async with self._host.db.snapshot() as tx:
                 found = await queue.look(tx, after_rev, max_bytes=max_bytes, skip=skip)
                 self._set_depth(await queue.depth(tx))
-                buckets = await self._buckets(tx, self._depth == len(found.tasks)) if found.tasks else None
+                all_confirmed = self._depth == len(found.tasks)
+                buckets = await self._buckets(tx, all_confirmed, COMPARE_AGAIN) if found.tasks else None
         else:
             found = await queue.look(self._host.db, after_rev, max_bytes=max_bytes, skip=skip)
             buckets = None
@@ -72,33 +102,54 @@ class Batches:
         if not found.tasks:
             return found, batch
         batch = batch._replace(head_rev=found.head_rev, depth=await self._depth_of(found, len(skip)))
-        self.complete = alone and found.passed is None and not found.more
         # the lowest rev that is left behind tells nothing: an earlier write of its entry may be missing as well
-        return found, batch._replace(complete_rev=batch.head_rev, as_of=at) if self.complete else batch
+        self.complete = alone and found.passed is None and not found.more
+        return found, self._claiming(batch, at, complete=self.complete and not found.quarantined)
 
     def plain(self, known: State, tasks: Sequence[Task], at: int) -> Batch:
         """Return a request that claims nothing but its entries."""
         assert self._service.config.source_pop is not None
         return Batch(
             source_pop=self._service.config.source_pop,
-            items=[_item(task) for task in tasks],
+            items=[item_of(task) for task in tasks],
             epoch=known.epoch,
             stream_id=known.stream_id,
             batch_id=f"{self._host.boot_id[:12]}-{next(self._numbers)}",
             depth=self._depth,
             sent_at=at,
+            audit_head=self._audit_head,
         )
 
-    async def _buckets(self, tx: Transaction, all_confirmed: bool) -> bytes | None:
-        """Return the hashes when the request leaves nothing unconfirmed: then both POPs must have the same."""
-        self._compared_at = self._host.clock.monotonic()
+    def _claiming(self, batch: Batch, at: int, *, complete: bool) -> Batch:
+        """Return a request with what the backup has said it has; complete: once it is applied, the backup has all."""
+        batch = batch._replace(confirmed_rev=self._confirmed[0], confirmed_max_rev=self._confirmed[1])
+        return batch._replace(complete_rev=batch.head_rev, as_of=at) if complete else batch
+
+    async def _buckets(self, tx: Transaction, all_confirmed: bool, pause: float) -> bytes | None:
+        """Return the hashes when the request leaves nothing unconfirmed: then both POPs must have the same.
+
+        pause: seconds until it is tried again when this comes to nothing.
+        """
+        self._compare_at = self._host.clock.monotonic() + pause
         return await state.buckets(tx) if all_confirmed else None
+
+    async def tokens_differ(self) -> bool:
+        """Tell whether the backup is to be sent the tokens."""
+        self._service.tokens_changed.clear()
+        async with self._host.db.snapshot() as tx:
+            digest = mirror.digest(await mirror.grants(self._service, tx))
+        return digest not in (self.known_tokens, self.refused_tokens)
 
     async def _with_tokens(self, tx: Transaction, batch: Batch) -> Batch:
         self._service.tokens_changed.clear()
         tokens = await mirror.grants(self._service, tx)
         digest = mirror.digest(tokens)
-        return batch._replace(tokens_digest=digest, tokens=None if digest == self.known_tokens else tokens)
+        known = digest in (self.known_tokens, self.refused_tokens)
+        return batch._replace(tokens_digest=digest, tokens=None if known else tokens)
+
+    async def _look_at_audit(self, tx: Transaction) -> None:
+        audit_id, digest = await self._host.audit.head(tx)
+        self._audit_head = f"{audit_id}:{digest}"
 
     async def _depth_of(self, found: Slice, skipped: int) -> int:
         """Return about how many entries wait: a long queue is not counted for every batch. skipped: those on their way
@@ -115,7 +166,8 @@ class Batches:
         self._counted_at = self._host.clock.monotonic()
 
 
-def _item(task: Task) -> Item:
+def item_of(task: Task) -> Item:
+    """Return an entry as it goes over the wire."""
     rev, entry_id, method, payload, environment_id, epoch, created_at, queued_at, _ = task
     return Item(
         entry_id, method, payload, queued_at // 1_000_000, epoch, rev, None, environment_id, created_at, queued_at

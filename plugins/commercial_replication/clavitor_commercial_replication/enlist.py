@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from clavitor_commercial_replication import digests, queue, state, tables
 from clavitor_commercial_replication.models import State, Task
-from clavitor_host.api import EntryCopy, Transaction
+from clavitor_host.api import EntryCopy, Transaction, entries
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
@@ -43,6 +45,50 @@ async def enlist(service: Replication) -> None:
                 await state.update(tx, enlisted=True)
 
 
+async def enlist_again(service: Replication, stream: tuple[int | None, str | None], *, above: int) -> int:
+    """On the primary of `stream`, its epoch and id, queue every entry whose rev is above this and that does not wait
+    yet; return how many."""
+    count = 0
+    while True:
+        async with service.host.db.transaction() as tx:
+            await service.host.vault.lock(tx)
+            known = await state.required(tx)
+            if known.role != "primary" or (known.epoch, known.stream_id) != stream:
+                return count
+            ids, above = await _page_above(tx, above)
+            if not ids:
+                return count
+            copies = await service.host.vault.copies_of(tx, await queue.unqueued(tx, ids))
+            rows = await tx.fetch_by_keys(tables.versions, ("entry_id", "epoch"), "entry_id", ids)
+            epochs = {row["entry_id"]: row["epoch"] for row in rows}
+            tasks = [task_of(copy, epochs[copy.entry_id]) for copy in copies if copy.entry_id in epochs]
+            if tasks:
+                await queue.put(tx, tasks)
+            count += len(tasks)
+
+
+_SIZE = sa.func.coalesce(sa.func.length(entries.c.encrypted_data), 0)
+
+
+async def _page_above(tx: Transaction, rev: int) -> tuple[list[str], int]:
+    """Return the next entries above a rev, of a bounded size, and the rev of the last."""
+    rows = await tx.fetch_all(
+        sa.select(entries.c.entry_id, entries.c.rev, _SIZE.label("size"))
+        .where(entries.c.rev > rev)
+        .order_by(entries.c.rev)
+        .limit(PAGE)
+    )
+    ids: list[str] = []
+    size = 0
+    for row in rows:
+        size += row["size"]
+        if ids and size > PAGE_BYTES:
+            break
+        ids.append(row["entry_id"])
+        rev = row["rev"]
+    return ids, rev
+
+
 async def _account(tx: Transaction, known: State, page: Sequence[EntryCopy]) -> None:
     ids = [copy.entry_id for copy in page]
     rows = await tx.fetch_by_keys(tables.versions, ("entry_id", "rev", "digest"), "entry_id", ids)
@@ -65,10 +111,11 @@ async def _account(tx: Transaction, known: State, page: Sequence[EntryCopy]) -> 
     await tx.insert_many(tables.versions, made, upsert_on=("entry_id",), update=("epoch", "rev", "digest"))
     await state.update(tx, buckets=digests.combined(await state.buckets(tx), moved))
     if known.role == "primary":
-        await queue.put(tx, [_task(copy, epoch) for copy in missing])
+        await queue.put(tx, [task_of(copy, epoch) for copy in missing])
 
 
-def _task(copy: EntryCopy, epoch: int) -> Task:
+def task_of(copy: EntryCopy, epoch: int) -> Task:
+    """Return the row of the queue for an entry as it is."""
     return Task(
         rev=copy.rev,
         entry_id=copy.entry_id,

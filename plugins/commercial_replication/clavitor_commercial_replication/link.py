@@ -30,8 +30,6 @@ KEPT_IDLE = 15.0
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer that are read."""
 
-_APPLY = "/api/replication/apply"
-
 
 class LinkError(Exception):
     """A request that was not done. `reason`: a stable word, for the metric; `detail`: for people; `status`: of the
@@ -81,7 +79,7 @@ class Link:
 
     async def apply(self, batch: Batch) -> Answer:
         """Send a batch and return what became of it. Raises `LinkError`."""
-        content = await self._request("POST", _APPLY, content=wire.encode(batch))
+        content = await self._request("POST", wire.PATH, content=wire.encode(batch))
         try:
             return wire.read_answer(content, batch)
         except ValueError as error:
@@ -124,6 +122,8 @@ class Link:
         except httpx.HTTPError as error:
             detail = str(error) or type(error).__name__
             raise Unreachable("network", f"The other POP cannot be reached: {detail}.") from None
+        except httpx.InvalidURL as error:
+            raise Unreachable("address", f"{self._url} is no URL that can be asked: {error}.") from None
         except (OSError, ValueError) as error:  # certificates that cannot be read (ssl.SSLError is an OSError)
             raise Unreachable("certificates", f"The request cannot be made: {error}.") from None
         if not answer.is_success:

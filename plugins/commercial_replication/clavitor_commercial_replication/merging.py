@@ -153,7 +153,10 @@ class Merge:
         (copy,) = await self._vault.copies_of(self._tx, [holder])
         self.head_rev = max(self.head_rev, rev)
         if old is not None:
-            new = Version(old.epoch, rev, digest_of(holder, old.epoch, rev, copy.encrypted_data))
+            digest = digest_of(holder, old.epoch, rev, copy.encrypted_data)
+            if old.epoch < 0:  # a re-seed has not come to it, so it is not in the hashes
+                digest = old.digest
+            new = Version(old.epoch, rev, digest)
             self.buckets = combined(self.buckets, [(holder, old.digest), (holder, new.digest)])
             await self._note([(holder, *new)])
             if holder in known:

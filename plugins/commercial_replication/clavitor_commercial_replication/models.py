@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+MAX_ENTRIES = 100
+"""Entries of one request, at most."""
+
 Role = Literal["primary", "backup", "fenced"]
 """`fenced`: was a primary, and has learned that it may not go on: read-only until it is re-seeded or promoted."""
 
@@ -44,9 +47,11 @@ class State(NamedTuple):
 class Peer(NamedTuple):
     """The row of `replication_peer`: what is known of the other POP. None: not known yet.
 
-    On both: `pop` its name, `heard_at` when it last spoke or answered, `last_error` and when.
-    On a primary: `acked_at` the last success, `applied_max_rev` what the backup said, `compared_at` and `mismatches`
-    (buckets that differ) of the last comparison, `tokens_digest` of the tokens that the backup has.
+    On both: `pop` its name, `heard_at` when it last spoke or answered, `last_error` and when, `audit_head` of its audit
+    chain as it last said; `compared_at` and `mismatches` (buckets that differ) of the last comparison that was
+    answered.
+    On a primary: `acked_at` the last success, `complete_rev` and `applied_max_rev` what the backup said it has,
+    `tokens_digest` of the tokens that the backup has.
     On a backup: `head_rev` and `depth` as the primary last said, `complete_rev`: every write up to it is here, `as_of`:
     every write acknowledged before it is here, `applied_max_rev`: the highest rev of this stream that is here.
     """
@@ -64,6 +69,7 @@ class Peer(NamedTuple):
     mismatches: int
     last_error: str | None
     last_error_at: int | None
+    audit_head: str | None = None
 
 
 class Version(NamedTuple):
@@ -113,7 +119,9 @@ class Batch(NamedTuple):
     """One request to `/api/replication/apply`. Everything but `source_pop` and `items` is None in the plain format.
 
     `head_rev`, `depth`, `sent_at`: the sender's vault when it made the batch. `complete_rev`, `as_of`: see `Peer`; they
-    hold once this batch is applied; None: not known. `buckets`: the sender's 256 hashes as they are once it is applied.
+    hold once this batch is applied, if the backup still has what it confirmed before: `confirmed_rev` and
+    `confirmed_max_rev`, its `complete_rev` and `applied_max_rev` as it last said. None: not known. `buckets`: the
+    sender's 256 hashes as they are once it is applied. `audit_head`: of the sender's audit chain, `<id>:<hash>`.
     `tokens`: all of the sender's, when they have changed; `tokens_digest` of them. No items: a heartbeat.
     """
 
@@ -131,6 +139,8 @@ class Batch(NamedTuple):
     buckets: bytes | None = None
     tokens: Sequence[MirroredToken] | None = None
     tokens_digest: str | None = None
+    confirmed_rev: int | None = None
+    confirmed_max_rev: int | None = None
 
 
 class Failure(NamedTuple):
@@ -146,7 +156,9 @@ class Answer(NamedTuple):
     """The backup's answer to a batch, after its commit.
 
     `acknowledged`, `already_exists`: entry ids that the sender may forget. `failed`: those that are not applied.
-    `differing`: the buckets whose hashes differ, None when none were sent. `tokens_digest`: of the tokens it has.
+    `differing`: the buckets whose hashes differ, None when none were compared. `tokens_digest`: of the tokens it has.
+    `complete_rev`: up to where it has everything, None while that is not known. `pop`: its name. `audit_head`: of its
+    audit chain, `<id>:<hash>`.
     """
 
     acknowledged: Sequence[str]
@@ -157,6 +169,9 @@ class Answer(NamedTuple):
     batch_id: str | None = None
     differing: Sequence[int] | None = None
     tokens_digest: str | None = None
+    complete_rev: int | None = None
+    pop: str | None = None
+    audit_head: str | None = None
 
 
 class Task(NamedTuple):

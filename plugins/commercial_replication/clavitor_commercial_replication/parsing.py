@@ -14,11 +14,8 @@ from typing import Any, cast
 
 from clavitor_commercial_replication.config import POP_PATTERN
 from clavitor_commercial_replication.digests import BUCKETS, DIGEST
-from clavitor_commercial_replication.models import Batch, Item, MirroredToken, Operation
+from clavitor_commercial_replication.models import MAX_ENTRIES, Batch, Item, MirroredToken, Operation
 from clavitor_host.api import check_encrypted_data, check_entry_id, invalid_field, problem
-
-MAX_ENTRIES = 100
-"""Entries of one request, at most."""
 
 MAX_TOKENS = 100_000
 """Tokens of one request, at most."""
@@ -82,6 +79,8 @@ def parse(value: Any) -> Batch:
         buckets=_buckets(body.get("hashes")),
         tokens=None if tokens is None else _tokens(tokens),
         tokens_digest=_text(body, "tokens_digest"),
+        confirmed_rev=_integer(body, "confirmed_rev", 0, MAX_NUMBER),
+        confirmed_max_rev=_integer(body, "confirmed_max_rev", 0, MAX_NUMBER),
     )
 
 

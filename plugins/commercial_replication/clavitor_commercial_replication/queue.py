@@ -12,18 +12,16 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from clavitor_commercial_replication import rules, tables
-from clavitor_commercial_replication.models import Task
+from clavitor_commercial_replication.models import MAX_ENTRIES, Task
 from clavitor_host.api import Database, Transaction
-
-MAX_ENTRIES = 100
-"""Entries of one request, at most."""
 
 MAX_BYTES = 4 * 1024 * 1024
 """Base64 text of one request, at most, unless a single entry has more."""
 
 _SLICE = """
 SELECT queue.rev, queue.entry_id, queue.method, queue.raw_payload, queue.environment_id, queue.epoch, queue.created_at,
-    queue.queued_at, queue.retry_count, page.total, (SELECT rev FROM vault_head WHERE id = 1) AS head_rev
+    queue.queued_at, queue.retry_count, page.total, (SELECT rev FROM vault_head WHERE id = 1) AS head_rev,
+    EXISTS (SELECT 1 FROM replication_queue WHERE quarantined_at IS NOT NULL) AS quarantined
 FROM (
     SELECT rev, size, SUM(size) OVER (ORDER BY rev) AS total
     FROM (
@@ -33,8 +31,8 @@ FROM (
 WHERE page.total - page.size <= :max_bytes
 ORDER BY queue.rev
 """
-"""One statement, so that all of it is of one moment; first the fields of `Task`. The first row that no longer fits comes
-too: then there are more."""
+"""One statement, so that all of it is of one moment; first the fields of `Task`. The first row that no longer fits
+comes too: then there are more."""
 
 _WIDTH = len(Task._fields)
 _TASK_COLUMNS = ("rev", "entry_id", "method", "environment_id", "epoch", "created_at", "queued_at", "raw_payload")
@@ -54,13 +52,14 @@ class Slice(NamedTuple):
     """What to send next, at one moment. `tasks`: in rev order. `head_rev`: the vault's then, 0 when there are no tasks.
 
     `passed`: the lowest rev that was left out because its entry is in `skip`. `more`: there are rows behind these;
-    quarantined ones do not count.
+    quarantined ones do not count: whether there are any is in `quarantined`.
     """
 
     tasks: list[Task]
     head_rev: int = 0
     passed: int | None = None
     more: bool = False
+    quarantined: bool = False
 
 
 async def look(
@@ -86,21 +85,11 @@ async def look(
             else:
                 tasks.append(Task._make(list(row.values())[:_WIDTH]))
         else:
-            return Slice(tasks, rows[0]["head_rev"] if rows else 0, passed)
+            head_rev, quarantined = (rows[0]["head_rev"], bool(rows[0]["quarantined"])) if rows else (0, False)
+            return Slice(tasks, head_rev, passed, quarantined=quarantined)
         if tasks:
-            return Slice(tasks, row["head_rev"], passed, more=True)
+            return Slice(tasks, row["head_rev"], passed, more=True, quarantined=bool(row["quarantined"]))
         after_rev = rows[number - 1]["rev"]
-
-
-async def take(
-    tx: Transaction,
-    after_rev: int,
-    limit: int = MAX_ENTRIES,
-    max_bytes: int = MAX_BYTES,
-    skip: Collection[str] = (),
-) -> list[Task]:
-    """Return what to send next, in rev order: see `look`."""
-    return (await look(tx, after_rev, limit=limit, max_bytes=max_bytes, skip=skip)).tasks
 
 
 async def put(tx: Transaction, tasks: Sequence[Task]) -> None:
@@ -137,6 +126,12 @@ async def quarantine(tx: Transaction, entry_id: str, rev: int, error: str, at: i
     return bool(await tx.execute(sa.update(tables.queue).where(found).values(values)))
 
 
+async def refused(tx: Transaction, entry_ids: Collection[str]) -> set[str]:
+    """Return which of these entries are quarantined."""
+    rows = await tx.fetch_by_keys(tables.queue, ("entry_id", "quarantined_at"), "entry_id", list(entry_ids))
+    return {row["entry_id"] for row in rows if row["quarantined_at"] is not None}
+
+
 async def requeue(tx: Transaction, entry_ids: Collection[str] | None) -> int:
     """Have quarantined entries sent again, all of them when none are named; return how many. Send `service.QUEUED`
     in the same transaction, so that the sender hears of it."""
@@ -157,6 +152,13 @@ async def dirty_count(source: Database | Transaction) -> int:
     """Return how many entries are marked dirty: as many as wait."""
     value: int = await source.fetch_val("SELECT count(*) FROM entries WHERE replication_dirty")
     return value
+
+
+async def unqueued(tx: Transaction, entry_ids: Sequence[str]) -> list[str]:
+    """Return those of these entries that do not wait."""
+    rows = await tx.fetch_by_keys(tables.queue, ("entry_id",), "entry_id", entry_ids)
+    waiting = {row["entry_id"] for row in rows}
+    return [entry_id for entry_id in entry_ids if entry_id not in waiting]
 
 
 async def oldest(source: Database | Transaction) -> int | None:

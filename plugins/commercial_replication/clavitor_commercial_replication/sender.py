@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clavitor_commercial_replication import fencing, queue, rules, state
+from clavitor_commercial_replication import behind, fencing, queue, rules, state
 from clavitor_commercial_replication.backoff import FIRST, Backoff, Resting
 from clavitor_commercial_replication.batches import Batches
-from clavitor_commercial_replication.enlist import enlist
+from clavitor_commercial_replication.enlist import enlist, enlist_again
 from clavitor_commercial_replication.link import Link, LinkError, Refused, Rejected, Unauthorised
 from clavitor_commercial_replication.models import Answer, Batch, Failure, State, Task
 from clavitor_commercial_replication.window import Window
+from clavitor_commercial_replication.words import entries
 from clavitor_host.api import StorageUnavailable, Transaction, log
 
 if TYPE_CHECKING:
@@ -31,16 +32,37 @@ MIN_BYTES = 64 * 1024
 """Base64 text below which batches are not made smaller, however small a body the other side takes."""
 
 
+REFUSED_IN_A_ROW = 10
+"""Entries that are quarantined one after another before there is a pause, and no more alerts."""
+
+TOKENS_INTERVAL = 1.0
+"""Seconds between two looks at the tokens, at least: every login may have changed them."""
+
+TOKENS_REFUSED = 60.0
+"""The same once the backup has refused them."""
+
+
 class Confirmed(NamedTuple):
-    """What an answer changes here. `acks`: `(entry id, rev)`; `at`: µs; `peer`: columns of `replication_peer`."""
+    """What an answer changes here. `acks`: `(entry id, rev)`; `at`: µs; `stream`: the epoch and stream that it is of;
+    `peer`: columns of `replication_peer`, while this POP is the primary of that stream."""
 
     acks: Sequence[tuple[str, int]]
     at: int
+    stream: tuple[int | None, str | None]
     peer: Mapping[str, Any]
 
 
 class Superseded(Exception):
     """This POP has been fenced, and sends no more."""
+
+
+class Replaced(Exception):
+    """The backup has lost something of what it had confirmed. `answer`: where it is now."""
+
+    def __init__(self, batch: Batch, answer: Answer) -> None:
+        super().__init__("the backup has lost writes that it had confirmed")
+        self.batch = batch
+        self.answer = answer
 
 
 class Sender:
@@ -56,6 +78,11 @@ class Sender:
         self._alerted = False
         self._noted: tuple[str, float] = ("", 0.0)
         self._next_heartbeat = 0.0
+        self._next_tokens = 0.0
+        self._failed: list[Task] = []
+        self._refused = 0
+        self._refusals = Backoff()
+        self._answered = False
         self._link: Link | None = None
 
     async def run(self) -> None:
@@ -66,6 +93,8 @@ class Sender:
                     await self._stretch()
                 except Superseded:
                     await self._host.clock.sleep(FIRST)
+                except Replaced as found:
+                    await self._send_again(found)
                 except LinkError as error:
                     await self._pause(error)
                 except StorageUnavailable as error:
@@ -103,12 +132,13 @@ class Sender:
             return False
         if (due := self._resting.wake()) is not None:
             window.rewind(due)
-        tokens_changed = self._service.tokens_changed.is_set()  # they go with a heartbeat, once nothing is on its way
-        while window.has_room and not tokens_changed and await self._launch(window, known):
+        while window.has_room and await self._launch(window, known):
             pass
-        if not window.empty:
+        if await self._has_tokens():
+            await self._heartbeat(known, alone=window.empty)
+        elif not window.empty:
             await self._service.wake.wait()
-        elif tokens_changed or self._idle_for <= 0 or not (self._batches.complete or self._resting.ids):
+        elif self._idle_for <= 0 or not (self._batches.complete or self._resting.ids):
             await self._heartbeat(known)
         else:
             await self._wait(self._idle_for)
@@ -126,6 +156,14 @@ class Sender:
         window.start(self._deliver(known, found.tasks, batch), found.tasks)
         return True
 
+    async def _has_tokens(self) -> bool:
+        """Tell whether the tokens have changed; they are looked at once a second at most."""
+        now = self._host.clock.monotonic()
+        if not self._service.tokens_changed.is_set() or now < self._next_tokens:
+            return False
+        self._next_tokens = now + TOKENS_INTERVAL
+        return await self._batches.tokens_differ()
+
     @property
     def _idle_for(self) -> float:
         """Seconds until something is to be done although nothing happens."""
@@ -133,6 +171,8 @@ class Sender:
         waits = [self._next_heartbeat - now, self._batches.compare_in]
         if (due := self._resting.due) is not None:
             waits.append(due - now)
+        if self._service.tokens_changed.is_set():
+            waits.append(max(self._next_tokens - now, 0.001))  # only a look, not a heartbeat that is due
         return min(waits)
 
     async def _wait(self, seconds: float) -> None:
@@ -142,9 +182,30 @@ class Sender:
 
     # --- requests and their answers ------------------------------------------------------------------------------
 
-    async def _heartbeat(self, known: State) -> None:
-        batch = await self._batches.heartbeat()
-        await self._confirm(known, (), batch, await self._request(batch))
+    async def _heartbeat(self, known: State, *, alone: bool = True) -> None:
+        batch = await self._batches.heartbeat(alone=alone)
+        try:
+            answer = await self._request(batch)
+        except Rejected as error:
+            if batch.tokens is None:
+                raise
+            bare = batch._replace(tokens=None)
+            answer = await self._request(bare)
+            await self._give_up_tokens(batch, error)
+        await self._confirm(known, (), batch, answer)
+
+    async def _give_up_tokens(self, batch: Batch, error: Rejected) -> None:
+        """Do without tokens that the backup does not take, until they have changed."""
+        told, self._batches.refused_tokens = self._batches.refused_tokens is not None, batch.tokens_digest
+        self._next_tokens = self._host.clock.monotonic() + TOKENS_REFUSED
+        if not told:
+            count = len(batch.tokens or ())
+            await self._host.edition.alert_operator(
+                "REPLICATION_TOKENS_REFUSED",
+                f"The backup POP does not take the {count:,} tokens of this POP's clients, so new ones do not read "
+                f"there and revoked ones still do. {error.detail}",
+                {"tokens": count, "status": error.status},
+            )
 
     async def _deliver(self, known: State, tasks: Sequence[Task], batch: Batch) -> None:
         """Send a batch and take in what became of each entry. Raises `LinkError`: then nothing has."""
@@ -153,8 +214,11 @@ class Sender:
         except Rejected as error:
             await self._bisect(known, tasks, error)
             return
+        except LinkError:
+            self._failed.extend(tasks)
+            raise
         await self._confirm(known, tasks, batch, answer)
-        await self._look_after(tasks, answer)
+        await self._look_after(known, tasks, answer)
 
     async def _request(self, batch: Batch) -> Answer:
         """Send a request; once more when it was not known who we are and there is a new secret."""
@@ -171,6 +235,8 @@ class Sender:
     async def _confirm(self, known: State, tasks: Sequence[Task], batch: Batch, answer: Answer) -> None:
         """Forget what the backup has, and note how it is."""
         await self._check_behind(batch, answer)
+        if _has_lost(batch, answer):
+            raise Replaced(batch, answer)
         by_id = {task.entry_id: task for task in tasks}
         done = [by_id[entry_id] for entry_id in dict.fromkeys((*answer.acknowledged, *answer.already_exists))]
         at = self._host.clock.now_us()
@@ -181,32 +247,83 @@ class Sender:
             "last_error": None,
             "last_error_at": None,
         }
+        self._batches.answered(batch, answer)
         if batch.tokens_digest is not None:
-            self._batches.known_tokens = peer["tokens_digest"] = answer.tokens_digest
+            peer["tokens_digest"] = answer.tokens_digest
+        for name in ("complete_rev", "pop", "audit_head"):
+            if (value := getattr(answer, name)) is not None:
+                peer[name] = value
         if batch.buckets is not None and answer.differing is not None:
             peer |= {"compared_at": at, "mismatches": len(answer.differing)}
         acks = [(task.entry_id, task.rev) for task in done]
-        await self._host.writer.submit(self._record, Confirmed(acks, at, peer))
+        await self._host.writer.submit(self._record, Confirmed(acks, at, (batch.epoch, batch.stream_id), peer))
         self._service.metrics.acknowledged.observe_many([max(at - task.queued_at, 0) / 1_000_000 for task in done])
+        if done:
+            self._refused = 0
+            self._refusals.reset()
+            self._max_bytes = min(self._max_bytes + MIN_BYTES, queue.MAX_BYTES)
         self._succeeded()
 
     async def _record(self, tx: Transaction, confirmed: Sequence[Confirmed]) -> Sequence[None]:
         await self._host.vault.lock(tx)
         acks = [ack for one in confirmed for ack in one.acks]
         await queue.clear(tx, acks, confirmed[-1].at)
-        await state.update_peer(tx, **{name: value for one in confirmed for name, value in one.peer.items()})
+        known = await state.required(tx)
+        stream = (known.epoch, known.stream_id) if known.role == "primary" else None
+        peer = {name: value for one in confirmed if one.stream == stream for name, value in one.peer.items()}
+        if peer:
+            await state.update_peer(tx, **peer)
         return [None] * len(confirmed)
 
     async def _check_behind(self, batch: Batch, answer: Answer) -> None:
-        """Stop for good when the backup has more of this stream than this vault ever wrote: it was restored."""
-        if answer.epoch == batch.epoch and answer.applied_max_rev > await self._host.vault.head_rev():
-            await fencing.fence(self._service, "behind", answer.epoch)
-            raise Superseded
+        """Stop for good when the backup has more of this stream than this vault ever wrote: it was restored.
+
+        Once it has written past the backup's head, only what the writes are can tell. That is asked when the first
+        answer says more than there was here when the process began.
+        """
+        if answer.epoch != batch.epoch:
+            return
+        highest = answer.applied_max_rev
+        if highest > await self._host.vault.head_rev():
+            await self._stop_behind(answer.epoch)
+        if not self._answered:
+            if highest > self._service.began_at and await behind.is_forked(self._service, answer.epoch):
+                await self._stop_behind(answer.epoch)
+            self._answered = True
+
+    async def _stop_behind(self, epoch: int) -> None:
+        # without the rev that was seen: a write that comes before the fence may have reached it
+        await fencing.fence(self._service, "behind", epoch)
+        raise Superseded
+
+    async def _send_again(self, found: Replaced) -> None:
+        """Queue what the backup has lost. Only then is it forgotten that it had it: a crash repeats this."""
+        complete_rev, highest = found.answer.complete_rev or 0, found.answer.applied_max_rev
+        stream = (found.batch.epoch, found.batch.stream_id)
+        count = await enlist_again(self._service, stream, above=complete_rev)
+        async with self._host.db.transaction() as tx:
+            await self._host.vault.lock(tx)
+            known = await state.required(tx)
+            if known.role != "primary" or (known.epoch, known.stream_id) != stream:
+                return
+            await state.update_peer(
+                tx, complete_rev=complete_rev, applied_max_rev=highest, tokens_digest=found.answer.tokens_digest
+            )
+        self._batches.begin_anew()
+        await self._host.edition.alert_operator(
+            "REPLICATION_BACKUP_REPLACED",
+            f"The backup POP has lost writes that it had confirmed: it is empty, or restored from an older copy. "
+            f"{entries(count)} are sent to it again.",
+            {"complete_rev": complete_rev, "confirmed_rev": found.batch.confirmed_rev, "entries": count},
+        )
 
     # --- what was not taken --------------------------------------------------------------------------------------
 
-    async def _look_after(self, tasks: Sequence[Task], answer: Answer) -> None:
-        """Quarantine what the backup refuses for good; let the rest of what it did not take rest for a while."""
+    async def _look_after(self, known: State, tasks: Sequence[Task], answer: Answer) -> None:
+        """Quarantine what the backup refuses for good; let the rest of what it did not take rest for a while.
+
+        Another write under a number of this stream was made by this POP, and is lost here: it was restored.
+        """
         settled = {*answer.acknowledged, *answer.already_exists}
         if len(settled) == len(tasks):
             return
@@ -218,15 +335,21 @@ class Sender:
                 continue
             if failure.retryable:
                 again.append(task)
+            elif failure.code == "conflict" and task.epoch == known.epoch:
+                await self._stop_behind(known.epoch)
             else:
                 await self._quarantine(task, f"{failure.code}: {failure.detail}")
         if again:
             await self._try_later(again, all_failed=len(again) == len(tasks))
 
-    async def _try_later(self, tasks: Sequence[Task], *, all_failed: bool) -> None:
+    async def _count(self, tasks: Sequence[Task]) -> None:
+        """Count one more failed attempt of each."""
         async with self._host.db.transaction() as tx:
             await self._host.vault.lock(tx)
             await queue.retried(tx, tasks)
+
+    async def _try_later(self, tasks: Sequence[Task], *, all_failed: bool) -> None:
+        await self._count(tasks)
         if all_failed or not self._resting.has_room:
             raise LinkError("failed", f"The other POP could not take {len(tasks)} entries, {tasks[0].entry_id} first.")
         self._service.metrics.failures.labels("failed").inc()
@@ -253,11 +376,17 @@ class Sender:
         if not found:
             return  # it has been written again meanwhile
         self._service.metrics.failures.labels("quarantined").inc()
-        await self._host.edition.alert_operator(
-            "REPLICATION_QUARANTINED",
-            f"The backup POP refuses the entry {task.entry_id}: {error}",
-            {"entry_id": task.entry_id, "rev": task.rev, "error": error},
-        )
+        self._refused += 1
+        if self._refused <= REFUSED_IN_A_ROW:
+            more = " Further ones are not told one by one." if self._refused == REFUSED_IN_A_ROW else ""
+            await self._host.edition.alert_operator(
+                "REPLICATION_QUARANTINED",
+                f"The backup POP refuses the entry {task.entry_id}: {error}{more}",
+                {"entry_id": task.entry_id, "rev": task.rev, "error": error},
+            )
+        if self._refused % REFUSED_IN_A_ROW == 0:
+            detail = f"The other POP has refused {self._refused} entries, and taken none in between. The last: {error}"
+            raise LinkError("quarantined_many", detail, wait=self._refusals.next())
 
     # --- trouble -------------------------------------------------------------------------------------------------
 
@@ -265,9 +394,12 @@ class Sender:
         """Note what went wrong, draw the consequences, and wait before the next stretch."""
         self._service.metrics.failures.labels(error.reason).inc()
         self._resting.clear()
+        failed, self._failed = self._failed, []
         with suppress(StorageUnavailable):
             if await self._fenced_by(error):
                 return
+            if failed:
+                await self._count(failed)
             await self._note(error)
         if isinstance(error, (Refused, Rejected)) and not self._alerted:
             self._alerted = True
@@ -312,6 +444,16 @@ class Sender:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+
+
+def _has_lost(batch: Batch, answer: Answer) -> bool:
+    """Tell whether the backup has less of this stream than it had confirmed before the request was made. While it is
+    being re-seeded it does not say; when both were found equal, it has lost nothing."""
+    if batch.confirmed_rev is None or answer.complete_rev is None or answer.epoch != batch.epoch:
+        return False
+    if batch.buckets is not None and answer.differing is not None and not answer.differing:
+        return False
+    return answer.complete_rev < batch.confirmed_rev or answer.applied_max_rev < (batch.confirmed_max_rev or 0)
 
 
 _UNANSWERED = Failure("", "unanswered", "The answer does not mention it.", retryable=True)

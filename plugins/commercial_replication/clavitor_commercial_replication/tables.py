@@ -45,6 +45,7 @@ peer = sa.Table(
     sa.Column("mismatches", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_error", sa.Text),
     sa.Column("last_error_at", sa.BigInteger),
+    sa.Column("audit_head", sa.Text),
 )
 """One row (id 1), made with that of `replication_state`: see `models.Peer`."""
 
@@ -64,6 +65,19 @@ queue = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("raw_payload", sa.Text),
     sa.Index("ix_replication_queue_entry_id", "entry_id", unique=True),
+    sa.Index(
+        "ix_replication_queue_sendable",
+        "rev",
+        "size",
+        sqlite_where=sa.text("quarantined_at IS NULL"),
+        postgresql_where=sa.text("quarantined_at IS NULL"),
+    ),
+    sa.Index(
+        "ix_replication_queue_quarantined",
+        "rev",
+        sqlite_where=sa.text("quarantined_at IS NOT NULL"),
+        postgresql_where=sa.text("quarantined_at IS NOT NULL"),
+    ),
 )
 """What the backup has not confirmed: one row an entry, replaced by a later write. `raw_payload`: the base64 text as it
 was received, NULL for a delete; `size`: its length. `queued_at`: `updated_at` of the write. `quarantined_at`: the

@@ -13,8 +13,8 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from clavitor_commercial_replication.answers import encode_answer, read_answer
-from clavitor_commercial_replication.models import Batch, Item
-from clavitor_commercial_replication.parsing import MAX_ENTRIES, parse
+from clavitor_commercial_replication.models import MAX_ENTRIES, Batch, Item
+from clavitor_commercial_replication.parsing import parse
 
 __all__ = ["MAX_BODY", "MAX_ENTRIES", "PATH", "body", "encode", "encode_answer", "parse", "read_answer"]
 
@@ -34,6 +34,8 @@ _BATCH_FIELDS = (
     "as_of",
     "audit_head",
     "tokens_digest",
+    "confirmed_rev",
+    "confirmed_max_rev",
 )
 
 

@@ -26,7 +26,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def ids(pop: Pop, after: int = 0, *, skip: Collection[str] = (), **options: int) -> list[str]:
     async with pop.host.db.snapshot() as tx:
-        return [task.entry_id for task in await queue.take(tx, after, skip=skip, **options)]
+        return [task.entry_id for task in (await queue.look(tx, after, skip=skip, **options)).tasks]
 
 
 async def quarantine(pop: Pop, entry_id: str, rev: int) -> bool:
@@ -124,8 +124,8 @@ async def test_quarantined_entries_can_be_requeued(lone_primary: Pop) -> None:
 async def test_a_failed_attempt_is_counted(lone_primary: Pop) -> None:
     await lone_primary.put("a")
     async with lone_primary.host.db.transaction() as tx:
-        await queue.retried(tx, await queue.take(tx, 0))
-        assert [task.retry_count for task in await queue.take(tx, 0)] == [1]
+        await queue.retried(tx, (await queue.look(tx, 0)).tasks)
+        assert [task.retry_count for task in (await queue.look(tx, 0)).tasks] == [1]
 
 
 async def test_entries_can_be_queued_again_as_they_are(lone_primary: Pop) -> None:

@@ -457,7 +457,7 @@ async def test_a_backup_that_rejects_everything_quarantines_nothing(
         assert [alert.type for alert in alerts] == ["REPLICATION_REFUSED"]
 
 
-def failing(*entry_ids: str, retryable: bool) -> Any:
+def failing(*entry_ids: str, retryable: bool, code: str = "not_here") -> Any:
     """Have the backup say of these entries that they failed."""
 
     async def failed(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -469,7 +469,7 @@ def failing(*entry_ids: str, retryable: bool) -> Any:
         answer = (await forward(passed)).json()
         answer["failed"] = bad
         answer["failures"] = [
-            {"entry_id": entry_id, "code": "conflict", "detail": "Other bytes.", "retryable": retryable}
+            {"entry_id": entry_id, "code": code, "detail": "Other bytes.", "retryable": retryable}
             for entry_id in bad
         ]
         return httpx.Response(200, json=answer, request=request)
@@ -485,7 +485,7 @@ async def test_an_entry_that_failed_for_good_is_quarantined(quick_pops: Pair) ->
 
     async def quarantined() -> bool:
         row = await pops.primary.host.db.fetch_one(sa.select(tables.queue))
-        return row is not None and row["quarantined_at"] is not None and row["error"] == "conflict: Other bytes."
+        return row is not None and row["quarantined_at"] is not None and row["error"] == "not_here: Other bytes."
 
     await until(quarantined)
     assert await pops.primary.depth() == 1

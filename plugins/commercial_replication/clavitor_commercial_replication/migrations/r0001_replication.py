@@ -46,6 +46,7 @@ def upgrade() -> None:
         sa.Column("mismatches", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("last_error_at", sa.BigInteger(), nullable=True),
+        sa.Column("audit_head", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -65,6 +66,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("rev"),
     )
     op.create_index("ix_replication_queue_entry_id", "replication_queue", ["entry_id"], unique=True)
+    op.create_index(
+        "ix_replication_queue_sendable",
+        "replication_queue",
+        ["rev", "size"],
+        sqlite_where=sa.text("quarantined_at IS NULL"),
+        postgresql_where=sa.text("quarantined_at IS NULL"),
+    )
+    op.create_index(
+        "ix_replication_queue_quarantined",
+        "replication_queue",
+        ["rev"],
+        sqlite_where=sa.text("quarantined_at IS NOT NULL"),
+        postgresql_where=sa.text("quarantined_at IS NOT NULL"),
+    )
     op.create_table(
         "replication_versions",
         sa.Column("entry_id", sa.Text(), nullable=False),

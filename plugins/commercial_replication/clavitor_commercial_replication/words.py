@@ -1,0 +1,23 @@
+"""Numbers in words."""
+
+from __future__ import annotations
+
+
+def lasting(seconds: float) -> str:
+    """Return a time span in words, in its two largest units."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "second" and not parts):
+            parts.append(f"{count} {unit}" if count == 1 else f"{count} {unit}s")
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return " ".join(parts)
+
+
+def entries(count: int) -> str:
+    """Return a number of entries in words."""
+    return "1 entry" if count == 1 else f"{count:,} entries"
