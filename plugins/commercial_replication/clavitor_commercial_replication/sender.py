@@ -287,7 +287,8 @@ class Sender:
         if highest > await self._host.vault.head_rev():
             await self._stop_behind(answer.epoch)
         if not self._answered:
-            if highest > self._service.began_at and await behind.is_forked(self._service, answer.epoch):
+            epoch, began_at = self._service.began_at
+            if answer.epoch == epoch and highest > began_at and await behind.is_forked(self._service, answer.epoch):
                 await self._stop_behind(answer.epoch)
             self._answered = True
 

@@ -24,7 +24,7 @@ class Replication:
     """One per app: `host.state["commercial_replication"]`.
 
     `wake`: set when there may be something to send. `tokens_changed`: set when the mirrored tokens may be out of date.
-    `began_at`: the vault's head when this process began.
+    `began_at`: the epoch and the vault's head when this process began.
     """
 
     def __init__(self, host: Host, config: ReplicationConfig, metrics: ReplicationMetrics) -> None:
@@ -34,7 +34,7 @@ class Replication:
         self.secrets = Secrets(config)
         self.wake = asyncio.Event()
         self.tokens_changed = asyncio.Event()
-        self.began_at = 0
+        self.began_at = (0, 0)
         self._subscriptions: list[Callable[[], None]] = []
 
     @property
@@ -49,7 +49,7 @@ class Replication:
         startup.check(self.host, self.config)
         self.secrets.load()
         found = await state.begin(self.host, self.config.role)
-        self.began_at = found.head_rev
+        self.began_at = (found.epoch, found.head_rev)
         if found.role != self.config.role and not self.host.offline:
             log.warning(
                 "This POP's role is not the configured one: it was promoted, fenced or re-seeded",
