@@ -27,6 +27,7 @@ from clavitor_commercial_replication_testing.backup import (
     plain,
     running_backup,
 )
+from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.network import Network
 
 from clavitor_host.api import StorageUnavailable, UniqueViolation, Write, WriteSet
@@ -508,16 +509,22 @@ async def test_the_plain_format_is_over_what_was_here_before_replication(tmp_pat
 
 
 async def test_a_heartbeat_says_how_the_primary_is(backup: Backup) -> None:
-    answer = await backup.applied(head_rev=9, depth=3, complete_rev=7, as_of=T0 * 1_000_000)
+    answer = await backup.applied(
+        head_rev=9, depth=3, complete_rev=7, as_of=T0 * 1_000_000, buckets=digests.NOTHING, audit_head="3:ff"
+    )
     assert ids(answer) == ([], [], [])
+    assert (answer["complete_rev"], answer["pop"]) == (7, BACKUP)
+    assert answer["audit_head"].endswith(":" + (await backup.audited())[-1]["hash"])
     peer = await backup.peer()
     assert (peer.pop, peer.head_rev, peer.depth, peer.complete_rev, peer.as_of) == (PRIMARY, 9, 3, 7, T0 * 1_000_000)
     assert peer.heard_at is not None
+    assert peer.audit_head == "3:ff"
     assert abs(peer.heard_at - backup.host.clock.now_us()) < 60_000_000
     assert (await backup.state()).stream_id == STREAM
 
 
 async def test_what_is_known_of_the_primary_does_not_go_back(backup: Backup) -> None:
+    await backup.applied(buckets=digests.NOTHING)
     await backup.applied(item("a", 9), head_rev=9, depth=0, complete_rev=9, as_of=T0 * 1_000_000)
     answer = await backup.applied(item("b", 3), head_rev=3, depth=7, complete_rev=2, as_of=T0 * 1_000_000 - 1)
     assert answer["applied_max_rev"] == 9
@@ -526,10 +533,71 @@ async def test_what_is_known_of_the_primary_does_not_go_back(backup: Backup) -> 
 
 
 async def test_what_failed_is_not_counted_as_being_here(backup: Backup) -> None:
-    await backup.applied(item("a", 1, "ours"), complete_rev=1, as_of=5)
-    await backup.applied(item("a", 1, "theirs"), complete_rev=9, as_of=9)
+    await backup.applied(buckets=digests.NOTHING)
+    await backup.applied(item("a", 1, "ours"), head_rev=1, complete_rev=1, as_of=5)
+    await backup.applied(item("a", 1, "theirs"), head_rev=9, complete_rev=9, as_of=9)
     peer = await backup.peer()
     assert (peer.complete_rev, peer.as_of) == (1, 5)
+
+
+async def test_nothing_is_believed_before_both_were_found_equal(quick_backup: Backup) -> None:
+    """A backup that begins empty is told the primary's head, and has nothing of it."""
+    backup = quick_backup
+    answer = await backup.applied(head_rev=9, depth=0, complete_rev=9, as_of=T0)
+    assert answer["complete_rev"] == 0
+    other = bytes(32 * [1]) + digests.NOTHING[32:]
+    answer = await backup.applied(head_rev=9, depth=0, complete_rev=9, as_of=T0, buckets=other)
+    assert (answer["complete_rev"], answer["differing"]) == (0, [0])
+    assert (await backup.peer()).as_of is None
+    answer = await backup.applied(head_rev=9, depth=0, complete_rev=9, as_of=T0, buckets=digests.NOTHING)
+    assert answer["complete_rev"] == 9
+    answer = await backup.applied(head_rev=10, depth=0, complete_rev=10, as_of=T0 + 1)
+    assert (answer["complete_rev"], (await backup.peer()).as_of) == (10, T0 + 1)
+
+
+@pytest.mark.parametrize("confirmed", [{"confirmed_rev": 5}, {"confirmed_rev": 4, "confirmed_max_rev": 5}])
+async def test_a_backup_that_has_lost_what_it_confirmed_believes_nothing(
+    quick_backup: Backup, confirmed: dict[str, int]
+) -> None:
+    backup = quick_backup
+    await backup.applied(buckets=digests.NOTHING)
+    await backup.applied(item("a", 4), head_rev=4, complete_rev=4, as_of=4)
+    answer = await backup.applied(head_rev=9, depth=0, complete_rev=9, as_of=9, **confirmed)
+    assert answer["complete_rev"] == 4
+    buckets = await state.buckets(backup.host.db)
+    answer = await backup.applied(head_rev=9, depth=0, complete_rev=9, as_of=9, buckets=buckets, **confirmed)
+    assert answer["complete_rev"] == 9, "both are equal, so nothing is lost"
+
+
+async def test_no_clock_makes_the_backup_newer_than_it_is(tmp_path: Path, clock: QuickClock) -> None:
+    async with running_backup(tmp_path / "data", clock=clock) as backup:
+        hour = 3_600_000_000
+        await backup.applied(head_rev=1, complete_rev=1, as_of=clock.now_us() + hour, buckets=digests.NOTHING)
+        peer = await backup.peer()
+        assert peer.as_of == peer.heard_at, "the primary's clock is ahead"
+        clock.shift = 3600.0
+        await backup.applied(head_rev=1, complete_rev=1, as_of=clock.now_us())
+        clock.shift = 0.0
+        right = clock.now_us() - 1_000_000
+        await backup.applied(head_rev=1, complete_rev=1, as_of=right)
+        assert (await backup.peer()).as_of == right, "our own clock was ahead"
+        await backup.applied(head_rev=1, complete_rev=1, as_of=right - 5_000_000)
+        assert (await backup.peer()).as_of == right, "a late one takes nothing back"
+
+
+async def test_a_live_write_during_a_reseed_leaves_the_hashes_right(quick_backup: Backup) -> None:
+    """It may have the rev of an entry that the re-seed has not come to, which is not in the hashes."""
+    backup = quick_backup
+    await backup.answer(batch(plain("a"), epoch=None))
+    async with backup.host.db.transaction() as tx:
+        await backup.host.vault.lock(tx)
+        await tx.execute(sa.update(tables.versions).values(epoch=-1, digest=bytes(32)))
+        await state.update(tx, buckets=digests.NOTHING, reseed_from="http://there")
+    await backup.applied(item("b", 1), head_rev=1)
+    found = await backup.versions()
+    assert (found["a"].epoch, found["a"].digest, found["b"].rev) == (-1, bytes(32), 1)
+    whole = digests.combined(digests.NOTHING, [(key, one.digest) for key, one in found.items()])
+    assert digests.differing(await state.buckets(backup.host.db), whole) == []
 
 
 async def test_equal_vaults_have_equal_hashes(backup: Backup) -> None:
