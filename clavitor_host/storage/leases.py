@@ -5,6 +5,11 @@ statement every third of `ttl`; expiry is judged by one clock, the database serv
 on SQLite (whose processes share it). A holder that cannot renew counts its lease as lost when `ttl` has passed since
 the last renewal *began*, by its own monotonic clock: never later than the database does.
 
+No hold ends later than `ttl` from now. One that seems to was taken before the clock was set back, and counts as
+expired, or a dead holder would keep it for as long as the clock went back. A live holder whose lease is taken for that
+reason notices at its next renewal, and the fence refuses it at once: the same as when the clock is set forward. So all
+processes of a deployment have the same `ttl`.
+
 `token` grows whenever a lease changes hands or is taken anew. It is the fence: whoever acts for a holder passes it
 on, and `Lease.check(tx)` refuses inside a transaction what an old holder still tries.
 """
@@ -32,6 +37,9 @@ from clavitor_host.storage.transaction import Transaction
 WAITING_INTERVAL = 1.0
 """Seconds between looks at a lease that another process holds; a look is one cheap read."""
 
+_SLACK = 0.1
+"""Part of `ttl` by which a hold may seem to last too long: what other processes renew meanwhile, small corrections."""
+
 _TAKE = """
 INSERT INTO leases (name, holder, token, expires_at)
 SELECT w.name, :holder, 1, {now} + :ttl FROM {wanted}
@@ -41,7 +49,7 @@ ON CONFLICT (name) DO UPDATE SET
                  THEN leases.token ELSE leases.token + 1 END,
     holder = excluded.holder,
     expires_at = excluded.expires_at
-WHERE leases.holder = excluded.holder OR leases.expires_at <= {now}
+WHERE leases.holder = excluded.holder OR leases.expires_at <= {now} OR leases.expires_at > {now} + :longest
 RETURNING name, token
 """
 _TAKE_SQLITE = _TAKE.format(
@@ -52,7 +60,9 @@ _SERVER_NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 _TAKE_POSTGRESQL = _TAKE.format(
     now=_SERVER_NOW,
     wanted="(SELECT key AS name, value::bigint AS token FROM json_each_text(CAST(:wanted AS json)) ORDER BY key) AS w",
-).replace(":ttl", "CAST(:ttl AS bigint)")
+)
+for _number in (":ttl", ":longest"):
+    _TAKE_POSTGRESQL = _TAKE_POSTGRESQL.replace(_number, f"CAST({_number} AS bigint)")
 
 
 class Lease:
@@ -98,6 +108,7 @@ class LeaseKeeper:
         self._db = db
         self._clock = clock
         self._ttl = ttl
+        self._longest = int(ttl * (1 + _SLACK) * 1_000_000)
         self._leases: dict[str, Lease] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -162,6 +173,7 @@ class LeaseKeeper:
             "wanted": json.dumps({lease.name: lease.token if lease.held.is_set() else 0 for lease in wanted}),
             "holder": self.holder,
             "ttl": int(self._ttl * 1_000_000),
+            "longest": self._longest,
         }
         async with self._db.transaction() as tx:
             if tx.dialect == "postgresql":
@@ -182,11 +194,14 @@ class LeaseKeeper:
                 lease._gained(token, began + self._ttl)
 
     async def _any_free(self, waiting: Sequence[Lease]) -> bool:
-        now: Any = sa.text(_SERVER_NOW) if self._db.dialect == "postgresql" else self._clock.now_us()
+        now: Any = (
+            sa.literal_column(_SERVER_NOW, sa.BigInteger) if self._db.dialect == "postgresql" else self._clock.now_us()
+        )
         taken = sa.select(sa.func.count()).where(
             leases.c.name.in_([lease.name for lease in waiting]),
             leases.c.holder != self.holder,
             leases.c.expires_at > now,
+            leases.c.expires_at <= now + self._longest,
         )
         return bool(await self._db.fetch_val(taken) < len(waiting))
 

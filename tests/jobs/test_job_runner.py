@@ -210,7 +210,7 @@ async def test_an_exclusive_job_is_cancelled_when_its_lease_is_lost(
     await keeper.start()
     await clock.advance(1)
     assert (job.runs, job.ended) == (1, 0)
-    await db.execute("UPDATE leases SET holder = 'somebody else', token = token + 1, expires_at = expires_at * 2")
+    await db.execute("UPDATE leases SET holder = 'somebody else', token = token + 1")
     await clock.advance(15)
     assert (job.runs, job.ended) == (1, 1)
     await db.execute("UPDATE leases SET expires_at = 0")
@@ -242,16 +242,29 @@ async def test_an_exclusive_cron_time_runs_once_when_the_lease_moves_at_that_mom
 async def test_a_process_that_takes_over_soon_runs_the_cron_time_of_the_dead_one(
     process: Process, clock: Any, job: Counted, db: Any, outlives: int, runs: int
 ) -> None:
-    expires = clock.now_us() + (60 + outlives) * 1_000_000
-    held = {"name": "job:host.report", "holder": "a dead process", "token": 1, "expires_at": expires}
+    ends = clock.now_us() + (60 + outlives) * 1_000_000
+    held = {
+        "name": "job:host.report",
+        "holder": "another process",
+        "token": 1,
+        "expires_at": clock.now_us() + 30_000_000,
+    }
     await db.execute(sa.insert(leases).values(held))
+
+    async def advance(seconds: int) -> None:
+        """Pass time, in which the other process renews its lease for as long as it lives."""
+        for _ in range(0, seconds, 5):
+            expires = min(clock.now_us() + 30_000_000, ends)
+            await db.execute(sa.update(leases).where(leases.c.holder == held["holder"]).values(expires_at=expires))
+            await clock.advance(5)
+
     runner, keeper = process()
     runner.add("host", cron("1 12 * * *", job, name="report"))
     await runner.start()
     await keeper.start()
-    await clock.advance(75)
+    await advance(75)
     assert job.runs == 0
-    await clock.advance(120)
+    await advance(120)
     assert job.runs == runs
 
 

@@ -90,6 +90,29 @@ async def test_a_dead_holder_is_replaced_when_its_time_is_over(start: Start) -> 
     assert asyncio.get_running_loop().time() - began > TTL * 0.5
 
 
+async def test_a_hold_from_before_the_clock_was_set_back_is_none(start: Start, database: Database) -> None:
+    """A dead holder does not keep its lease for as long as the clock went back."""
+    first, second = await start(), await start()
+    await first.want("job").acquired()
+    die(first)
+    await database.execute("UPDATE leases SET expires_at = expires_at + 7200000000")
+    async with asyncio.timeout(TTL * 4):
+        assert await second.want("job").acquired() == 2
+    assert await database.fetch_val("SELECT holder FROM leases") == second.holder
+
+
+async def test_a_live_holder_stays_when_the_clock_is_set_back(start: Start, database: Database) -> None:
+    keeper = await start()
+    lease = keeper.want("job")
+    await lease.acquired()
+    before = await database.fetch_val("SELECT expires_at FROM leases")
+    await database.execute("UPDATE leases SET expires_at = expires_at + 7200000000")
+    async with asyncio.timeout(TTL * 4):
+        while await database.fetch_val("SELECT expires_at FROM leases") > before + 3600000000:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.02)
+    assert lease.held.is_set() and not lease.lost.is_set() and lease.token == 1
+
+
 async def test_a_holder_that_cannot_renew_knows_it_before_anyone_takes_over(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
