@@ -127,30 +127,43 @@ async def versions_page(
 
 
 @asynccontextmanager
-async def linked(service: Replication, url: str | None = None) -> AsyncIterator[Link]:
-    """Give a connection to the other POP. url: where it is, by the configuration when not given.
+async def opened(service: Replication, url: str | None = None) -> AsyncIterator[Link]:
+    """Give a connection to the other POP. url: where it is, by the configuration when not given."""
+    from clavitor_commercial_replication.link import Link
 
-    A request that is not done inside becomes `AskedInVain`.
-    """
-    from clavitor_commercial_replication.link import Link, LinkError
-
-    link = Link(service, url or url_of(service))
+    link = Link(service, url_of(service, url))
     try:
         yield link
-    except LinkError as error:
-        raise AskedInVain(error.detail) from None
     finally:
         await link.close()
 
 
-def url_of(service: Replication) -> str:
-    """Return where the other POP is. Raises `ClavitorError` when the configuration does not say."""
-    url = service.config.backup_url or service.config.primary_location
+@asynccontextmanager
+async def linked(service: Replication, url: str | None = None) -> AsyncIterator[Link]:
+    """Give a connection to the other POP as `opened` does. A request that is not done inside becomes `AskedInVain`."""
+    from clavitor_commercial_replication.link import LinkError
+
+    try:
+        async with opened(service, url) as link:
+            yield link
+    except LinkError as error:
+        raise AskedInVain(error.detail) from None
+
+
+def url_of(service: Replication, given: str | None = None) -> str:
+    """Return where the other POP is, by the configuration when it is not given. Every URL that is shown who this POP
+    is comes from here. Raises `ClavitorError` when there is none, or one that nobody may be asked at."""
+    config = service.config
+    url = given or config.backup_url or config.primary_location
     if url is None:
         raise ClavitorError(
             "the configuration does not say where the other POP is: set backup_url in [plugins.commercial_replication]"
         )
-    return url
+    try:
+        return config.pop_url(url)
+    except ValueError as error:
+        where = "" if given else " of primary_location: set backup_url in [plugins.commercial_replication]"
+        raise ClavitorError(f"nobody is asked at the URL {url}{where}: {error}") from None
 
 
 async def about_other(link: Link) -> About:

@@ -79,6 +79,7 @@ async def verify(
             "--discard", help="With --repair: give up what only the backup has, or has newer. It may be all there is."
         ),
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Compare every entry of the primary with the backup. Run it on the primary; the backup must be reachable.
 
@@ -92,6 +93,8 @@ async def verify(
     async with _started(ctx) as service, linked(service) as link:
         found = await verifying.compare(service, link)
         repaired = None
+        if discard:
+            _confirm_discard(found, yes=yes)
         if repair and found.unexplained:
             await verifying.recount(service)
         if repair and found.differences:
@@ -227,6 +230,11 @@ async def requeue(ctx: typer.Context, entry_ids: Ids = None) -> None:
         await service.host.vault.lock(tx)
         if (await state.required(tx)).role != "primary":
             raise ClavitorError("this POP is not the primary: nothing is sent from here")
+        refused = await queue.refused(tx, wanted or ())
+        if unknown := [entry_id for entry_id in wanted or () if entry_id not in refused]:
+            raise ClavitorError(
+                f"the backup has not refused the entry {unknown[0]}: see `clavitor replication unreplicated`"
+            )
         count = await queue.requeue(tx, wanted)
         await service.host.signals.send(tx, QUEUED)
     if ctx.obj.json:
@@ -236,13 +244,21 @@ async def requeue(ctx: typer.Context, entry_ids: Ids = None) -> None:
 
 
 @app.command()
-async def reseed(ctx: typer.Context, url: From = None, yes: Yes = False) -> None:
+async def reseed(
+    ctx: typer.Context,
+    url: From = None,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Also writes that are here, and that the primary lacks: they are lost.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
     """Fill this POP anew from the primary, and be its backup. Interrupted, it goes on where it was.
 
     What the primary does not have is removed here. Refused while writes wait here that no other POP has.
     """
     from clavitor_commercial_replication import reseed as reseeding
     from clavitor_commercial_replication.asking import linked, url_of
+    from clavitor_commercial_replication.words import entries
 
     async with _started(ctx) as service, linked(service, url) as link:
         planned = await reseeding.plan(service, link, url or url_of(service))
@@ -251,14 +267,62 @@ async def reseed(ctx: typer.Context, url: From = None, yes: Yes = False) -> None
             f"{'Going on with' if planned.resuming else 'Filling'} this POP from {about.pop} at {planned.url}: "
             f"{about.entries:,} entries there, {planned.own_entries:,} here."
         )
-        _confirm("What the primary does not have is removed here. Go on?", yes=yes or planned.resuming)
+        for entry_id in planned.some_lost:
+            _note(f"The primary lacks the last write of {entry_id}.")
+        if planned.lost and not give_up:
+            raise ClavitorError(
+                f"the primary lacks {entries(planned.lost)} as they are here, and they would be gone for good: if it "
+                "lost them, promote this POP instead; --give-up does it nevertheless"
+            )
+        lost = f" {entries(planned.lost)} of it may be nowhere else." if planned.lost else ""
+        _confirm(f"What the primary does not have is removed here.{lost} Go on?", yes=yes or planned.resuming)
         with _progress(quiet=ctx.obj.json) as progress:
-            done = await reseeding.reseed(service, link, planned, progress)
+            done = await reseeding.reseed(service, link, planned, progress, give_up=give_up)
     if ctx.obj.json:
         _write_json(done._asdict())
         return
     print(f"Taken from the primary: {done.entries:,}. Removed here: {done.removed:,}.")
     print(_EQUAL[done.equal])
+
+
+@app.command()
+async def tokens(
+    ctx: typer.Context,
+    forget: Annotated[
+        list[str] | None, typer.Option("--forget", metavar="ID", help="Honour this one no more.", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Honour none of them any more.")] = False,
+    yes: Yes = False,
+) -> None:
+    """List the tokens of the other POP that are good here, or have some be good no longer.
+
+    On a backup they come from the primary: end them there, or they come back.
+    """
+    from clavitor_commercial_replication import mirror
+    from clavitor_commercial_replication.fencing import COMMAND
+    from clavitor_commercial_replication.wording import moment
+
+    if forget and every:
+        raise ClavitorError("name tokens with --forget, or give --all")
+    async with _started(ctx) as service:
+        if not forget and not every:
+            found = await mirror.listed(service.host.db)
+        else:
+            if every:
+                _confirm("Honour no token of the other POP any more?", yes=yes)
+            count = await mirror.forget(service, forget, by=COMMAND)
+    if forget or every:
+        if ctx.obj.json:
+            _write_json({"forgotten": count})
+        else:
+            print(f"Forgotten: {count}.")
+    elif ctx.obj.json:
+        _write_json({"tokens": [token._asdict() for token in found]})
+    else:
+        _table(
+            ("ID", "KIND", "OWNER", "ROLE", "SCOPE", "EXPIRES"),
+            [(t.id, t.kind, t.owner, t.role or "", t.scope, moment(t.expires_at)) for t in found],
+        )
 
 
 _EQUAL = {
@@ -316,6 +380,16 @@ def _tell_preview(ctx: typer.Context, preview: Preview, *, done: bool) -> None:
     _facts(previewed(preview))
     for text in (*preview.obstacles, *preview.notes):
         print(f"- {text}")
+
+
+def _confirm_discard(found: Comparison, *, yes: bool) -> None:
+    """Show what the backup would lose, and ask."""
+    from clavitor_commercial_replication.verify import KINDS
+
+    lost = [one for one in found.differences if one.kind in ("newer", "extra")]
+    for one in lost:
+        _note(f"{one.entry_id}: {KINDS[one.kind]} (here {_shown(one.ours)}, backup {_shown(one.theirs)})")
+    _confirm(f"Give up these {len(lost)} writes? They may be all there is.", yes=yes or not lost)
 
 
 def _tell_verified(

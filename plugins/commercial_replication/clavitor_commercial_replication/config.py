@@ -16,6 +16,9 @@ MIN_SECRET = 32
 """Characters of a shared secret, at least."""
 
 
+_NO_URL = "expected a URL such as https://zurich.example.com, without user, query and fragment"
+
+
 class ReplicationConfig(BaseModel):
     """Who this POP is, who the other one is, and how they know each other."""
 
@@ -29,7 +32,7 @@ class ReplicationConfig(BaseModel):
     source_pop: str | None = Field(default=None, description="What this POP is called: letters, digits, - and _.")
     backup_url: str | None = Field(
         default=None,
-        description="URL of the backup POP, which a primary sends to. On a backup: the primary's, for after a promotion.",
+        description="URL of the backup POP, which a primary sends to. On a backup: the primary's, for a promotion.",
     )
     primary_location: str | None = Field(
         default=None, description="URL of the primary for clients: what `X-Primary-Location` says on a backup."
@@ -109,14 +112,20 @@ class ReplicationConfig(BaseModel):
             raise ValueError(
                 "the POPs need a way to know each other: secret, secret_file, or tls_cert, tls_key, tls_ca"
             )
-        for name in ("backup_url", "primary_location"):
-            url = getattr(self, name)
-            if name == "backup_url" and url and url.startswith("http:") and not self._may_be_plain(url):
-                raise ValueError("backup_url: expected https://; http:// is for this machine, or with insecure_http")
+        if self.backup_url is not None:
+            try:
+                self.pop_url(self.backup_url)
+            except ValueError as error:
+                raise ValueError(f"backup_url: {error}") from None
         return self
 
-    def _may_be_plain(self, url: str) -> bool:
-        return self.insecure_http or _is_this_machine(urlsplit(url).hostname or "")
+    def pop_url(self, text: str) -> str:
+        """Return a URL that this POP may show who it is at, without a slash at its end. Raises `ValueError`."""
+        url = _clean_url(text)
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not self.insecure_http and not _is_this_machine(parts.hostname or ""):
+            raise ValueError("expected https://; http:// is for this machine, or with insecure_http")
+        return url
 
     @property
     def mutual_tls(self) -> bool:
@@ -131,7 +140,10 @@ def _pop_name(value: str) -> str:
 
 
 def _clean_url(text: str) -> str:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # such as an IPv6 address without its end
+        raise ValueError(_NO_URL) from None
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname
@@ -142,7 +154,7 @@ def _clean_url(text: str) -> str:
         or not text.isprintable()
         or " " in text
     ):
-        raise ValueError("expected a URL such as https://zurich.example.com, without user, query and fragment")
+        raise ValueError(_NO_URL)
     try:
         _ = parts.port
     except ValueError:

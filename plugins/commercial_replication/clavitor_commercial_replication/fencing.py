@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from clavitor_commercial_replication import asking, queue, state, tables, wire
-from clavitor_commercial_replication.models import Batch, FencedBecause, Item, Operation
+from clavitor_commercial_replication.batches import item_of
+from clavitor_commercial_replication.models import Batch, FencedBecause, Operation, State, Task
+from clavitor_commercial_replication.words import entries
 from clavitor_host.api import AuditEntry, ClavitorError, log
 
 if TYPE_CHECKING:
@@ -44,20 +46,25 @@ async def fence(service: Replication, reason: FencedBecause, epoch: int, *, appl
         head = await host.vault.lock(tx)
         known = await state.required(tx)
         if known.role == "fenced" and epoch > known.epoch:  # so that a promotion here would go beyond it
-            await state.update(tx, epoch=epoch, stream_id=None)
+            await state.update(tx, reason="superseded", epoch=epoch, stream_id=None, **own_stream(known))
             return
         if known.role != "primary" or not _applies(reason, epoch, known.epoch, head.rev, applied_max_rev):
             return
         waiting = await queue.depth(tx)
         changes: dict[str, Any] = {"role": "fenced", "role_since": host.clock.now_us(), "reason": reason}
         if epoch > known.epoch:
-            changes.update(epoch=epoch, stream_id=None)
+            changes.update(epoch=epoch, stream_id=None, **own_stream(known))
         await state.update(tx, **changes)
         await host.signals.send(tx, state.CHANGED)
         details = {"reason": reason, "epoch": known.epoch, "other_epoch": epoch, "unreplicated": waiting}
         title = f"became read-only because {BECAUSE[reason]}"
         await host.audit.record(tx, AuditEntry("REPLICATION", "fence", SYSTEM, title, payload=details))
     await tell_fenced(service, reason, waiting, details)
+
+
+def own_stream(known: State) -> dict[str, Any]:
+    """Return columns of the state that keep which stream is followed now, {} when that is none."""
+    return {} if known.stream_id is None else {"former_epoch": known.epoch, "former_stream_id": known.stream_id}
 
 
 async def tell_fenced(service: Replication, reason: FencedBecause, waiting: int, details: dict[str, Any]) -> None:
@@ -75,10 +82,13 @@ def next_step(reason: FencedBecause | None, waiting: int) -> str:
         )
     if waiting:
         return (
-            f"{_entries(waiting)} written here {'is' if waiting == 1 else 'are'} not on the other POP: see "
+            f"{entries(waiting)} written here {'is' if waiting == 1 else 'are'} not on the other POP: see "
             "`clavitor replication unreplicated`, then `replay` or `discard` them, then `reseed`."
         )
-    return "Everything written here is on the other POP. Make this one its backup: `clavitor replication reseed`."
+    return (
+        "No write waits here to be sent. Make this POP the other one's backup with `clavitor replication reseed`: it "
+        "shows first what the other one lacks."
+    )
 
 
 class Unreplicated(NamedTuple):
@@ -155,11 +165,13 @@ async def _replay_batch(
 ) -> None:
     sent = {row["entry_id"]: row["rev"] for row in rows}
     assert service.config.source_pop is not None
+    known = await state.required(service.host.db)
+    own = {"former_epoch": known.former_epoch, "former_stream_id": known.former_stream_id, **own_stream(known)}
     batch = Batch(
         source_pop=service.config.source_pop,
-        items=[_item(row) for row in rows],
-        epoch=max(1, *(row["epoch"] for row in rows)),
-        stream_id="replay",
+        items=[item_of(Task(*(row[name] for name in Task._fields))) for row in rows],
+        epoch=max(1, own["former_epoch"] or 0, *(row["epoch"] for row in rows)),
+        stream_id=own["former_stream_id"] or "unknown",
     )
     path = asking.REPLAY + ("?overwrite=true" if overwrite else "")
     answer = await link.post(path, json.loads(wire.encode(batch)))
@@ -266,24 +278,6 @@ def _applies(reason: FencedBecause, epoch: int, own_epoch: int, head_rev: int, a
     return epoch >= own_epoch and (applied_max_rev is None or applied_max_rev > head_rev)
 
 
-def _item(row: Any) -> Item:
-    return Item(
-        entry_id=row["entry_id"],
-        operation=row["method"],
-        encrypted_data=row["raw_payload"],
-        timestamp=row["queued_at"] // 1_000_000,
-        epoch=row["epoch"],
-        rev=row["rev"],
-        environment_id=row["environment_id"],
-        created_at=row["created_at"],
-        updated_at=row["queued_at"],
-    )
-
-
 def _noted(action: str, done: str, by: str, entry_id: str, rev: int) -> AuditEntry:
     title = f"{done} a write that the other POP did not have"
     return AuditEntry("REPLICATION", action, by, title, entry_id, {"rev": rev})
-
-
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count:,} entries"

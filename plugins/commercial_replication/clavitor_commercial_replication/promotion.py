@@ -6,19 +6,22 @@ One transaction, behind the vault's head: before it every write is refused here,
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
-import sqlalchemy as sa
-
-from clavitor_commercial_replication import asking, queue, state, tables
-from clavitor_commercial_replication.fencing import BECAUSE, COMMAND
+from clavitor_commercial_replication import asking, mirror, queue, state
+from clavitor_commercial_replication.fencing import BECAUSE, COMMAND, own_stream
+from clavitor_commercial_replication.link import LinkError, Unreachable
 from clavitor_commercial_replication.models import Peer, Role, State
-from clavitor_commercial_replication.reseed import UNCONFIRMED, forget_peer
+from clavitor_commercial_replication.reseed import drop_unconfirmed, forget_peer
+from clavitor_commercial_replication.startup import gaps
+from clavitor_commercial_replication.words import entries
 from clavitor_host.api import AuditEntry, ClavitorError
 
 if TYPE_CHECKING:
+    from clavitor_commercial_replication.config import ReplicationConfig
     from clavitor_commercial_replication.service import Replication
+    from clavitor_host.api import Transaction
 
 SILENT = 30.0
 """Seconds that the primary must not have been heard for, unless forced."""
@@ -39,9 +42,11 @@ class Preview(NamedTuple):
     """What promoting this POP would mean. Times in µs; None: not known.
 
     `pop`, `heard_at`, `told_head_rev`, `told_depth`: the other POP's name and its last word. `complete_rev`, `as_of`:
-    everything up to there is here. `missing`: how many writes beyond it the other POP had made by its last word.
-    `waiting`: writes of this POP that the other one does not have. `answers`: the other POP answers now, `other_role`.
-    `obstacles`: why it is refused unless forced. `notes`: what the operator should know.
+    everything up to there is here. `missing`: how many entries waited at the other POP by its last word.
+    `waiting`: writes of this POP that the other one does not have. `compared_at`, `mismatches`: the last comparison of
+    both vaults' hashes in this epoch. `tokens`: of the other POP, which go on being good here. `answers`: the other POP
+    answers now, with `other_role`, or with `refusal` instead. `obstacles`: why it is refused unless forced. `notes`:
+    what the operator should know.
     """
 
     role: Role
@@ -55,38 +60,66 @@ class Preview(NamedTuple):
     as_of: int | None
     missing: int
     waiting: int
+    compared_at: int | None
+    mismatches: int
+    tokens: int
     answers: bool
     other_role: Role | None
+    refusal: str | None
     obstacles: tuple[str, ...]
     notes: tuple[str, ...]
 
 
+class Asked(NamedTuple):
+    """What asking the other POP came to: what it says of itself, or how it refuses to; neither when it is away."""
+
+    about: asking.About | None = None
+    refusal: str | None = None
+
+
+class _Own(NamedTuple):
+    """What this POP knows, of one moment."""
+
+    state: State
+    peer: Peer
+    waiting: int
+    tokens: int
+
+    @classmethod
+    async def read(cls, tx: Transaction) -> Self:
+        tokens = len(await mirror.listed(tx))
+        return cls(await state.required(tx), await state.peer(tx), await queue.depth(tx), tokens)
+
+
 async def preview(service: Replication, *, ask: bool = True) -> Preview:
     """Return what promoting this POP would mean; nothing is changed. ask: whether the other POP is asked, too."""
-    other = await _ask(service) if ask else None
+    other = await _ask(service) if ask else Asked()
     async with service.host.db.snapshot() as tx:
-        known, peer, waiting = await state.required(tx), await state.peer(tx), await queue.depth(tx)
-    return _judged(service, known, peer, waiting, other)
+        own = await _Own.read(tx)
+    return _judged(service, own, other)
 
 
 async def promote(service: Replication, *, force: bool = False, ask: bool = True, by: str = COMMAND) -> Preview:
     """Make this POP the primary, and return what that meant. Raises `ClavitorError` when something is in the way and
     `force` is not given; then nothing is changed."""
     host = service.host
-    other = await _ask(service) if ask else None
+    other = await _ask(service) if ask else Asked()
     async with host.db.transaction() as tx:
         head = await host.vault.lock(tx)
-        known, peer, waiting = await state.required(tx), await state.peer(tx), await queue.depth(tx)
-        judged = _judged(service, known, peer, waiting, other)
+        own = await _Own.read(tx)
+        known, peer = own.state, own.peer
+        judged = _judged(service, own, other)
         if judged.obstacles and not force:
             raise ClavitorError(f"{' '.join(judged.obstacles)} Nothing was changed; --force does it nevertheless")
-        highest = max(head.rev, known.head_rev, peer.head_rev, other.head_rev if other else 0)
+        highest = max(head.rev, known.head_rev, peer.head_rev, other.about.head_rev if other.about else 0)
         begin = (highest // GENERATION + 1) * GENERATION
         await host.vault.advance(tx, begin)
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = own_stream(known)
+        if known.role != "primary":  # a primary has every rev that it has given
+            complete = head.rev if known.role == "fenced" else 0 if known.reseed_from is not None else peer.complete_rev
+            changes.update(promoted_complete_rev=complete, promoted_from_rev=begin)
         if known.reseed_from is not None:  # what the re-seed has not reached is taken stock of again, and sent
-            await tx.execute(sa.delete(tables.versions).where(tables.versions.c.epoch == UNCONFIRMED))
-            changes.update(reseed_from=None, reseed_after="", enlisted=False)
+            changes.update(reseed_from=None, reseed_after="", enlisted=False, buckets=await drop_unconfirmed(tx))
         await state.update(
             tx,
             role="primary",
@@ -111,23 +144,36 @@ async def promote(service: Replication, *, force: bool = False, ask: bool = True
     return judged
 
 
-async def _ask(service: Replication) -> asking.About | None:
-    """Return what the other POP says of itself now, None when it does not answer soon."""
+async def _ask(service: Replication) -> Asked:
+    """Ask the other POP what it is. Only one that cannot be reached, or does not answer soon, counts as away."""
     try:
-        async with asyncio.timeout(PATIENCE), asking.linked(service) as link:
-            return await asking.about_other(link)
-    except (TimeoutError, ClavitorError):
-        return None
+        async with asyncio.timeout(PATIENCE), asking.opened(service) as link:
+            return Asked(await asking.about_other(link))
+    except TimeoutError:
+        return Asked()
+    except LinkError as error:
+        return Asked(refusal=error.detail if _is_there(error) else None)
+    except asking.AskedInVain as error:
+        return Asked(refusal=str(error))
+    except ClavitorError:  # the configuration does not say where it is
+        return Asked()
 
 
-def _judged(service: Replication, known: State, peer: Peer, waiting: int, other: asking.About | None) -> Preview:
+def _is_there(error: LinkError) -> bool:
+    """Tell whether it was a POP that answered: a 502 may well come from what stands before one that is gone."""
+    if not isinstance(error, Unreachable):
+        return True
+    return error.status in (200, 429, 500) or "code" in error.body
+
+
+def _judged(service: Replication, own: _Own, other: Asked) -> Preview:
+    known, peer = own.state, own.peer
     silent = None if peer.heard_at is None else max(0.0, (service.host.clock.now_us() - peer.heard_at) / 1_000_000)
-    answers = other is not None and other.role == "primary"
-    missing = max(0, peer.head_rev - peer.complete_rev) if known.role == "backup" else 0
+    missing = peer.depth if known.role == "backup" else 0
     return Preview(
         role=known.role,
         epoch=known.epoch,
-        new_epoch=max(known.epoch, FIRST_EPOCH, other.epoch if other else 0) + 1,
+        new_epoch=max(known.epoch, FIRST_EPOCH, other.about.epoch if other.about else 0) + 1,
         pop=peer.pop,
         heard_at=peer.heard_at,
         told_head_rev=peer.head_rev,
@@ -135,15 +181,19 @@ def _judged(service: Replication, known: State, peer: Peer, waiting: int, other:
         complete_rev=peer.complete_rev,
         as_of=peer.as_of,
         missing=missing,
-        waiting=waiting,
-        answers=other is not None,
-        other_role=other.role if other else None,
-        obstacles=tuple(_obstacles(known, silent, answers=answers)),
-        notes=tuple(_notes(known, peer, missing, waiting)),
+        waiting=own.waiting,
+        compared_at=peer.compared_at,
+        mismatches=peer.mismatches,
+        tokens=own.tokens,
+        answers=other.about is not None or other.refusal is not None,
+        other_role=other.about.role if other.about else None,
+        refusal=other.refusal,
+        obstacles=tuple(_obstacles(known, peer, silent, other)),
+        notes=tuple(_notes(service.config, own, missing)),
     )
 
 
-def _obstacles(known: State, silent: float | None, *, answers: bool) -> list[str]:
+def _obstacles(known: State, peer: Peer, silent: float | None, other: Asked) -> list[str]:
     found: list[str] = []
     if known.role == "primary":
         found.append("This POP is the primary already.")
@@ -152,7 +202,13 @@ def _obstacles(known: State, silent: float | None, *, answers: bool) -> list[str
         found.append(f"This POP is no backup: it stopped being the primary{because}.")
     if known.reseed_from is not None:
         found.append(f"This POP is only partly filled from {known.reseed_from}: its re-seed is not finished.")
-    if answers:
+    elif known.role == "backup" and peer.compared_at is None:
+        found.append("This POP was never compared with its primary in this epoch: nobody knows what is missing here.")
+    elif known.role == "backup" and peer.mismatches:
+        found.append(f"The last comparison found that the two vaults differ, in {peer.mismatches} of 256 hashes.")
+    if other.refusal is not None:
+        found.append(f"The other POP answers right now, but does not say whether it is the primary. {other.refusal}")
+    elif other.about is not None and other.about.role == "primary":
         found.append("The other POP is the primary and answers right now: stop it first.")
     elif known.role == "backup" and silent is not None and silent < SILENT:
         found.append(
@@ -162,7 +218,8 @@ def _obstacles(known: State, silent: float | None, *, answers: bool) -> list[str
     return found
 
 
-def _notes(known: State, peer: Peer, missing: int, waiting: int) -> list[str]:
+def _notes(config: ReplicationConfig, own: _Own, missing: int) -> list[str]:
+    known, peer = own.state, own.peer
     found: list[str] = []
     if known.role == "backup":
         if peer.heard_at is None:
@@ -172,18 +229,26 @@ def _notes(known: State, peer: Peer, missing: int, waiting: int) -> list[str]:
                 f"When the primary last spoke, up to {missing:,} of its writes were not here yet. They are not here "
                 "before the old primary is back; then `clavitor replication replay` there brings them here."
             )
+        elif peer.complete_rev < peer.head_rev or peer.compared_at is None or peer.mismatches:
+            found.append("Whether everything is here that the primary had when it last spoke, nobody knows.")
         else:
             found.append("Everything that the primary had when it last spoke is here.")
         if peer.heard_at is not None:
             found.append("What it has written after that, nobody here can know.")
-        if peer.mismatches:
-            found.append("The last comparison found that the two vaults differ.")
     if known.role == "fenced":
-        if waiting:
-            found.append(f"{waiting:,} entries that only this POP has will be sent to the other one.")
+        if own.waiting:
+            found.append(f"{entries(own.waiting)} that only this POP has will be sent to the other one.")
         if known.reason == "behind":
             found.append("What only the backup has is given up: run `clavitor replication verify` here afterwards.")
         else:
             found.append("What the other POP has written since it became the primary is not here.")
+    if own.tokens:
+        found.append(
+            f"{own.tokens:,} tokens of the other POP go on being good for entries here, for writing too: see `clavitor "
+            "replication tokens`."
+        )
+    if config.backup_url is None:
+        found.append("backup_url is not set here: nothing will be replicated to anywhere before it is.")
+    found += [text for text in gaps(config) if "backup_url" not in text]
     found.append("An older primary that hears of this turns read-only and keeps what only it has.")
     return found

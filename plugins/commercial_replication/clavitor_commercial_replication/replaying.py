@@ -7,11 +7,10 @@ conflict, which a person decides. What is here already is not written again, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from clavitor_commercial_replication import digests, rules, tables
-from clavitor_commercial_replication.models import Item
+from clavitor_commercial_replication import digests, rules, state, tables
+from clavitor_commercial_replication.models import Batch, Item
 from clavitor_host.api import Identity, Problem, Write, WriteSet
 
 if TYPE_CHECKING:
@@ -24,19 +23,28 @@ ATTEMPTS = 5
 """How often an entry is looked at again because a client has just written it."""
 
 
-async def take(service: Replication, identity: Identity, items: Sequence[Item], *, overwrite: bool) -> dict[str, Any]:
-    """Write what may be written. Return entry ids by outcome: `written`, `same` (no need), `conflicts` (untouched)."""
+async def take(service: Replication, identity: Identity, batch: Batch, *, overwrite: bool) -> dict[str, Any]:
+    """Write what may be written. Return entry ids by outcome: `written`, `same` (no need), `conflicts` (untouched).
+
+    batch: its epoch and stream are those that the other POP wrote last. Revs of one epoch are compared only when that
+    is a stream which this POP has followed: two primaries of one epoch have given the same revs to different writes.
+    """
     found: dict[str, list[str]] = {"written": [], "same": [], "conflicts": []}
-    last = {item.entry_id: item for item in items}
+    known = await state.required(service.host.db)
+    followed = ((known.epoch, known.stream_id), (known.former_epoch, known.former_stream_id))
+    common = batch.epoch if (batch.epoch, batch.stream_id) in followed else None
+    last = {item.entry_id: item for item in batch.items}
     outcomes = await asyncio.gather(
-        *(_take_one(service, identity, item, overwrite=overwrite) for item in last.values())
+        *(_take_one(service, identity, item, common, overwrite=overwrite) for item in last.values())
     )
     for entry_id, outcome in zip(last, outcomes, strict=True):
         found[outcome].append(entry_id)
     return found
 
 
-async def _take_one(service: Replication, identity: Identity, item: Item, *, overwrite: bool) -> Outcome:
+async def _take_one(
+    service: Replication, identity: Identity, item: Item, common: int | None, *, overwrite: bool
+) -> Outcome:
     for _ in range(ATTEMPTS):
         async with service.host.db.snapshot() as tx:
             copies = await service.host.vault.copies_of(tx, [item.entry_id])
@@ -44,7 +52,7 @@ async def _take_one(service: Replication, identity: Identity, item: Item, *, ove
         copy = copies[0] if copies else None
         if _is_same(item, copy):
             return "same"
-        if copy is not None and not overwrite and not (rows and _is_later(item, rows[0])):
+        if copy is not None and not overwrite and not (rows and _is_later(item, rows[0], common)):
             return "conflicts"
         try:
             await service.host.entries.write(_write(identity, item, copy))
@@ -66,9 +74,12 @@ def _is_same(item: Item, copy: EntryCopy | None) -> bool:
     return copy.encrypted_data == item.encrypted_data and copy.environment_id == item.environment_id
 
 
-def _is_later(item: Item, stored: Any) -> bool:
-    """Tell whether the other POP's write came after the one that is here, in the numbers that both gave."""
+def _is_later(item: Item, stored: Any, common: int | None) -> bool:
+    """Tell whether the other POP's write came after the one that is here, in the numbers that both gave. common: the
+    epoch of which both have the same revs."""
     assert item.epoch is not None and item.rev is not None
+    if item.epoch == stored["epoch"] != common:
+        return False
     digest = digests.digest_of(item.entry_id, item.epoch, item.rev, item.encrypted_data)
     ours = rules.Stamp(stored["epoch"], stored["rev"], 0)
     return rules.verdict(rules.Stamp(item.epoch, item.rev, 0), digest, ours, stored["digest"]) == "apply"

@@ -8,14 +8,16 @@ and is removed. How far it has come is saved with every page, so it goes on afte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
 from clavitor_commercial_replication import asking, digests, queue, rules, state, tables, wire
 from clavitor_commercial_replication.fencing import COMMAND
-from clavitor_commercial_replication.models import Batch, Item, State
+from clavitor_commercial_replication.models import Batch, Item, State, Version
+from clavitor_commercial_replication.words import entries as entries_in_words
 from clavitor_host.api import AuditEntry, ClavitorError, EntryCopy, Problem, entries
 
 if TYPE_CHECKING:
@@ -29,7 +31,21 @@ UNCONFIRMED = -1
 _BLANK = bytes(digests.DIGEST)
 
 REMOVED = 200
-"""Entries removed in one transaction."""
+"""Entries removed in one transaction, or looked at for what they hold."""
+
+SHOWN = 10
+"""Entries that are named because their last write would be gone."""
+
+GROUP = 64
+"""Buckets whose versions are compared at a time."""
+
+_OWN = """
+SELECT entries.entry_id, entries.rev, entries.deleted_at, COALESCE(versions.epoch, 0) AS epoch, versions.digest
+FROM entries LEFT JOIN replication_versions AS versions
+    ON versions.entry_id = entries.entry_id AND versions.rev = entries.rev
+WHERE entries.entry_id > :after ORDER BY entries.entry_id LIMIT :limit
+"""
+_DISCARDS = "SELECT entry_id, payload FROM audit_log WHERE category = 'REPLICATION' AND action = 'discard'"
 
 SETTLE = 30.0
 """Seconds for which the last writes are waited for before both POPs are compared."""
@@ -39,13 +55,16 @@ Progress = Callable[[int, int], None]
 
 class Plan(NamedTuple):
     """What a re-seed is about to do. `about`: the primary. `own_entries`: that live here now. `resuming`: an earlier
-    one goes on, behind `after`."""
+    one goes on, behind `after`. `lost`: entries, some of them by id in `some_lost`, whose last write is here and not
+    at the primary: it is gone afterwards. Writes that were discarded do not count."""
 
     url: str
     about: asking.About
     own_entries: int
     resuming: bool
     after: str
+    lost: int = 0
+    some_lost: tuple[str, ...] = ()
 
 
 class Reseeded(NamedTuple):
@@ -59,22 +78,43 @@ class Reseeded(NamedTuple):
 
 async def plan(service: Replication, link: Link, url: str) -> Plan:
     """Return what a re-seed from the POP at `url` would do. Raises `ClavitorError` when it may not be."""
-    about = await asking.about_other(link)
     async with service.host.db.snapshot() as tx:
-        known, waiting = await state.required(tx), await queue.depth(tx)
+        known, waiting, peer = await state.required(tx), await queue.depth(tx), await state.peer(tx)
         own = await tx.fetch_val("SELECT live_entries FROM vault_head WHERE id = 1")
+    about = await asking.about_other(link)  # after what is known of it here, so that it can only be ahead of that
     _check(service, known, waiting, about)
-    resuming = known.reseed_from is not None and (known.epoch, known.stream_id) == (about.epoch, about.stream_id)
-    return Plan(url, about, own, resuming, known.reseed_after if resuming else "")
+    same_stream = (known.epoch, known.stream_id) == (about.epoch, about.stream_id)
+    if known.reseed_from is None and same_stream and peer.applied_max_rev > about.head_rev:
+        raise ClavitorError(
+            f"the primary is at rev {about.head_rev}, and this POP has its writes up to {peer.applied_max_rev}: the "
+            "primary has lost them, perhaps it was restored from an older copy, and they would be lost here as well. "
+            "Promote this POP instead"
+        )
+    if known.reseed_from is not None and same_stream:
+        return Plan(url, about, own, resuming=True, after=known.reseed_after)
+    lost = await lacking(service, link, about)
+    return Plan(url, about, own, resuming=False, after="", lost=len(lost), some_lost=tuple(sorted(lost)[:SHOWN]))
 
 
 async def reseed(
-    service: Replication, link: Link, planned: Plan, progress: Progress | None = None, *, by: str = COMMAND
+    service: Replication,
+    link: Link,
+    planned: Plan,
+    progress: Progress | None = None,
+    *,
+    give_up: bool = False,
+    by: str = COMMAND,
 ) -> Reseeded:
-    """Make this POP a copy of the primary. progress: called with the entries done and all of this run.
+    """Make this POP a copy of the primary. progress: called with the entries done and all of this run. give_up: even
+    when the primary lacks writes that are here.
 
     Raises `ClavitorError` and `LinkError`; calling it again goes on where it was.
     """
+    if planned.lost and not give_up:
+        raise ClavitorError(
+            f"the primary lacks the last write of {entries_in_words(planned.lost)} as they are here, "
+            f"{planned.some_lost[0]} first: it would be gone for good"
+        )
     if not planned.resuming:
         await _begin(service, planned, by)
     done, total, after = 0, 0, planned.after
@@ -125,6 +165,74 @@ def _check(service: Replication, known: State, waiting: int, about: asking.About
         )
 
 
+async def lacking(service: Replication, link: Link, about: asking.About) -> set[str]:
+    """Return the entries whose last write is here and not at the other POP, but for those that were discarded here.
+
+    What the other POP has written since in their place does not count. Raises `LinkError`, `AskedInVain`.
+    """
+    found: dict[str, int] = {}
+    buckets = digests.differing(about.buckets, await state.buckets(service.host.db))
+    if not (await state.required(service.host.db)).enlisted:
+        buckets = list(range(digests.BUCKETS))
+    for first in range(0, len(buckets), GROUP):
+        group = buckets[first : first + GROUP]
+        theirs = await asking.versions_of_other(link, group)
+        after: str | None = ""
+        while after is not None:
+            async with service.host.db.snapshot() as tx:
+                rows = await tx.fetch_all(_OWN, {"after": after, "limit": asking.SCANNED})
+                wanted = frozenset(group)
+                own = [row for row in rows if digests.bucket_of(row["entry_id"]) in wanted]
+                found.update(await _lost_of(service, tx, own, theirs))
+            after = rows[-1]["entry_id"] if len(rows) == asking.SCANNED else None
+    return found.keys() - await _discarded(service, found)
+
+
+async def _lost_of(
+    service: Replication, tx: Transaction, own: Sequence[Any], theirs: Mapping[str, Version]
+) -> dict[str, int]:
+    """Return the revs of those of these entries that the other POP lacks, by id."""
+    suspects: dict[str, int] = {}
+    for row in own:
+        other = theirs.get(row["entry_id"])
+        if other is None:
+            if row["deleted_at"] is None:
+                suspects[row["entry_id"]] = row["rev"]
+        elif (row["epoch"], row["rev"]) >= (other.epoch, other.rev) and row["digest"] != other.digest:
+            suspects[row["entry_id"]] = row["rev"]
+    lost: dict[str, int] = {}
+    ids = list(suspects)
+    for first in range(0, len(ids), REMOVED):
+        for copy in await service.host.vault.copies_of(tx, ids[first : first + REMOVED]):
+            key, other = copy.entry_id, theirs.get(copy.entry_id)
+            if other is None or other.digest != digests.digest_of(key, other.epoch, other.rev, copy.encrypted_data):
+                lost[key] = suspects[key]  # else the same content, written twice
+    return lost
+
+
+async def _discarded(service: Replication, found: Mapping[str, int]) -> set[str]:
+    """Return those of these entries, by id and rev, that an operator has given up already."""
+    if not found:
+        return set()
+    rows = await service.host.db.fetch_all(_DISCARDS)
+    return {row["entry_id"] for row in rows if json.loads(row["payload"])["rev"] == found.get(row["entry_id"])}
+
+
+async def drop_unconfirmed(tx: Transaction) -> bytes:
+    """Forget which write every unconfirmed entry is at, and return the buckets without them. The caller writes those.
+
+    Most digests are zeros, which change no bucket; whatever is there is taken out.
+    """
+    unconfirmed = tables.versions.c.epoch == UNCONFIRMED
+    rows = await tx.fetch_all(
+        sa.select(tables.versions.c.entry_id, tables.versions.c.digest).where(
+            unconfirmed, tables.versions.c.digest != _BLANK
+        )
+    )
+    await tx.execute(sa.delete(tables.versions).where(unconfirmed))
+    return digests.combined(await state.buckets(tx), [(row["entry_id"], row["digest"]) for row in rows])
+
+
 async def _begin(service: Replication, planned: Plan, by: str) -> None:
     """Become the primary's backup, with every entry unconfirmed."""
     host, about = service.host, planned.about
@@ -153,6 +261,10 @@ async def _begin(service: Replication, planned: Plan, by: str) -> None:
             reseed_from=planned.url,
             reseed_after="",
             buckets=digests.NOTHING,
+            former_epoch=None,
+            former_stream_id=None,
+            promoted_complete_rev=None,
+            promoted_from_rev=None,
         )
         await forget_peer(tx, pop=about.pop, heard_at=now, head_rev=about.head_rev, depth=about.depth)
         await host.signals.send(tx, state.CHANGED)
@@ -261,18 +373,25 @@ async def _finish(service: Replication, planned: Plan, done: int, complete_rev: 
     complete_rev: every write up to it is here; 0 when that is not known.
     """
     host = service.host
-    unconfirmed = sa.select(tables.versions.c.entry_id).where(tables.versions.c.epoch == UNCONFIRMED).limit(REMOVED)
+    unconfirmed = (
+        sa.select(tables.versions.c.entry_id, tables.versions.c.digest)
+        .where(tables.versions.c.epoch == UNCONFIRMED)
+        .limit(REMOVED)
+    )
     removed = 0
     while True:
         async with host.db.transaction() as tx:
             await host.vault.lock(tx)
             await _require_under_way(tx, planned)
-            ids = [row["entry_id"] for row in await tx.fetch_all(unconfirmed)]
+            rows = await tx.fetch_all(unconfirmed)
+            ids = [row["entry_id"] for row in rows]
             await host.vault.remove(tx, ids)
             for entry_id in ids:
                 await tx.execute(sa.delete(tables.versions).where(tables.versions.c.entry_id == entry_id))
             removed += len(ids)
             if ids:
+                counted = [(row["entry_id"], row["digest"]) for row in rows]
+                await state.update(tx, buckets=digests.combined(await state.buckets(tx), counted))
                 continue
             await state.update(tx, reseed_from=None, reseed_after="")
             peer = await state.peer(tx)

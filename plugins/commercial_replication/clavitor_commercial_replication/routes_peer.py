@@ -112,7 +112,7 @@ async def _replay(request: Request) -> dict[str, Any]:
     if batch.epoch is None:
         raise invalid_field("epoch", "a number")
     overwrite = request.query.get("overwrite") == "true"
-    return await replaying.take(service, request.identity, batch.items, overwrite=overwrite)
+    return await replaying.take(service, request.identity, batch, overwrite=overwrite)
 
 
 def _service(request: Request) -> Replication:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clavitor_host.api import ConfigError
+from clavitor_host.api import ConfigError, log
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.config import ReplicationConfig
@@ -15,6 +15,9 @@ _TABLE = "plugins.commercial_replication"
 
 def check(host: Host, config: ReplicationConfig) -> None:
     """Raise `ConfigError` when the POPs could not know each other with this configuration, in one line."""
+    if not host.offline:
+        for text in gaps(config):
+            log.warning(text)
     if not config.mutual_tls:
         return
     _check_files(config)
@@ -25,6 +28,21 @@ def check(host: Host, config: ReplicationConfig) -> None:
             f'{_TABLE}.tls_cert: the other POP shows a certificate too, so [tls] needs client_auth = "optional" (or '
             '"required") and client_ca; or give both POPs a secret.'
         )
+
+
+def gaps(config: ReplicationConfig) -> list[str]:
+    """Return what will be missing only once this POP's role changes, a sentence each."""
+    found: list[str] = []
+    if not config.authorized_primaries:
+        found.append(
+            "authorized_primaries is not set, so this POP cannot become the backup of the other one after a failover: "
+            "name the other POP there."
+        )
+    if config.role == "backup" and config.backup_url is None:
+        found.append(
+            "backup_url is not set, so after a promotion this POP would replicate nothing: set it to the other POP's."
+        )
+    return found
 
 
 def _check_files(config: ReplicationConfig) -> None:

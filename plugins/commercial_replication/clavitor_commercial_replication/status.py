@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sqlalchemy as sa
-
-from clavitor_commercial_replication import state, tables
+from clavitor_commercial_replication import state
 from clavitor_commercial_replication.fencing import BECAUSE, next_step
 from clavitor_commercial_replication.models import FencedBecause, Role
+from clavitor_commercial_replication.words import entries, lasting
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
 
-_WAITING = sa.select(
-    sa.func.count().label("depth"),
-    sa.func.min(tables.queue.c.queued_at).label("oldest_at"),
-    sa.func.count(tables.queue.c.quarantined_at).label("quarantined"),
-    sa.func.min(sa.case((tables.queue.c.quarantined_at.is_(None), tables.queue.c.queued_at))).label("sendable_at"),
-)
+_WAITING = """
+SELECT (SELECT count(*) FROM replication_queue) AS depth,
+    (SELECT queued_at FROM replication_queue ORDER BY rev LIMIT 1) AS oldest_at,
+    (SELECT count(*) FROM replication_queue WHERE quarantined_at IS NOT NULL) AS quarantined,
+    (SELECT queued_at FROM replication_queue WHERE quarantined_at IS NULL ORDER BY rev LIMIT 1) AS sendable_at,
+    (SELECT count(*) FROM replicated_tokens) AS tokens
+"""
+"""By indexes alone, however long the queue is: rows come in the order of their revs."""
+
+OVERDUE = 5
+"""Intervals of comparison without one after which something is wrong."""
 
 
 class Facts(NamedTuple):
@@ -29,6 +33,8 @@ class Facts(NamedTuple):
     `lag_seconds`: on a primary the age of that write, 0 when there is none; on a
     backup the age of the moment up to which it has everything. `told_head_rev`, `told_depth`: what the primary last
     said. `compared_at`, `mismatches`: the last comparison of the hashes, and how many of the 256 differed.
+    `compare_within`: seconds within which there should have been another. `mirrored_tokens`: of the other POP,
+    which are good here.
     """
 
     at: int
@@ -58,6 +64,24 @@ class Facts(NamedTuple):
     mismatches: int
     last_error: str | None
     last_error_at: int | None
+    compare_within: float = float("inf")
+    mirrored_tokens: int = 0
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the hashes have not been compared for too long, though the POPs talk to each other."""
+        if self.compared_at is None or self.role == "fenced" or self.reseed_from is not None:
+            return False
+        return _age(self.at, self.compared_at) > self.compare_within
+
+    @property
+    def agree(self) -> bool | None:
+        """Whether both vaults have the same hashes; None when that is not known by now."""
+        if self.compared_at is None or self.role == "fenced":
+            return None
+        if self.mismatches:
+            return False
+        return None if self.quarantined or self.overdue else True
 
 
 async def facts_of(service: Replication) -> Facts | None:
@@ -87,7 +111,7 @@ async def facts_of(service: Replication) -> Facts | None:
         enlisted=known.enlisted,
         reseed_from=known.reseed_from,
         peer=peer.pop,
-        url=service.config.backup_url or service.config.primary_location,
+        url=service.config.backup_url or (service.config.primary_location if known.role != "primary" else None),
         heard_at=peer.heard_at,
         last_success_at=peer.heard_at if known.role == "backup" else peer.acked_at,
         head_rev=known.head_rev,
@@ -104,6 +128,8 @@ async def facts_of(service: Replication) -> Facts | None:
         mismatches=peer.mismatches,
         last_error=peer.last_error,
         last_error_at=peer.last_error_at,
+        compare_within=max(OVERDUE * service.config.compare_interval, service.config.stalled_after),
+        mirrored_tokens=waiting["tokens"],
     )
 
 
@@ -138,8 +164,9 @@ async def report(service: Replication) -> dict[str, Any]:
         "hashes": {
             "compared_at": facts.compared_at,
             "differing": facts.mismatches,
-            "equal": None if facts.compared_at is None or facts.role == "fenced" else facts.mismatches == 0,
+            "equal": facts.agree,
         },
+        "mirrored_tokens": facts.mirrored_tokens,
         "reseed_from": facts.reseed_from,
         "last_error": facts.last_error,
         "last_error_at": facts.last_error_at,
@@ -170,7 +197,18 @@ def problems(facts: Facts, stalled_after: float) -> list[str]:
         )
     elif facts.compared_at is None and facts.reseed_from is None:
         found.append("The two vaults have not been compared yet, so it is not known that they are equal.")
+    elif facts.overdue:
+        found.append(uncompared(facts))
     return found
+
+
+def uncompared(facts: Facts) -> str:
+    """Return that the last comparison is too long ago, and why that may be."""
+    assert facts.compared_at is not None
+    since = f"The two vaults have not been compared for {lasting(_age(facts.at, facts.compared_at))}"
+    if facts.quarantined:
+        return f"{since}: hashes cannot be compared while the backup refuses {entries(facts.quarantined)}."
+    return f"{since}, so it is not known that they are equal: see `clavitor replication verify` on the primary."
 
 
 def _of_primary(facts: Facts, stalled_after: float) -> list[str]:
@@ -210,26 +248,6 @@ def _of_backup(facts: Facts, stalled_after: float) -> list[str]:
     elif facts.reseed_from is None and facts.lag_seconds > stalled_after:
         found.append(f"This POP may be up to {lasting(facts.lag_seconds)} behind the primary.")
     return found
-
-
-def lasting(seconds: float) -> str:
-    """Return a time span in words, in its two largest units."""
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "second" and not parts):
-            parts.append(f"{count} {unit}" if count == 1 else f"{count} {unit}s")
-        elif parts:
-            break
-        if len(parts) == 2:
-            break
-    return " ".join(parts)
-
-
-def entries(count: int) -> str:
-    """Return a number of entries in words."""
-    return "1 entry" if count == 1 else f"{count:,} entries"
 
 
 def _sentence(text: str) -> str:

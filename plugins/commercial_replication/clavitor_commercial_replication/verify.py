@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import sqlalchemy as sa
 
 from clavitor_commercial_replication import asking, digests, queue, state, tables
+from clavitor_commercial_replication.asking import SCANNED
+from clavitor_commercial_replication.enlist import task_of
 from clavitor_commercial_replication.fencing import COMMAND
-from clavitor_commercial_replication.models import Task, Version
+from clavitor_commercial_replication.models import Version
 from clavitor_commercial_replication.service import QUEUED
 from clavitor_host.api import AuditEntry, ClavitorError, Problem, Write, WriteSet
 
@@ -40,13 +42,11 @@ LOOKS = 5
 PAUSE = 1.0
 """Seconds between two looks."""
 
-GROUP = 16
-"""Buckets whose versions are compared at a time."""
+GROUP = 64
+"""Buckets whose versions are compared at a time: each group reads all versions once, and holds its own in memory."""
 
 PAGE = 100
 """Entries sent again in one transaction."""
-
-SCANNED = 5_000
 
 
 class Difference(NamedTuple):
@@ -146,7 +146,7 @@ async def _look(service: Replication, link: Link, buckets: Sequence[int]) -> set
 async def _own(tx: Transaction, buckets: Collection[int]) -> AsyncIterator[tuple[str, Version]]:
     after: str | None = ""
     while after is not None:
-        page = await asking.versions_page(tx, buckets, after, scanned=SCANNED)
+        page = await asking.versions_page(tx, buckets, after)
         for entry_id, epoch, rev, digest in page["versions"]:
             yield entry_id, Version(epoch, rev, bytes.fromhex(digest))
         after = page["next"]
@@ -205,7 +205,7 @@ async def _resend(service: Replication, page: Sequence[Difference]) -> list[str]
             if (ours := wanted[row["entry_id"]]) is not None and (ours.epoch, ours.rev) == (row["epoch"], row["rev"])
         }
         copies = await service.host.vault.copies_of(tx, list(epochs))
-        await queue.put(tx, [_task(copy, epochs[copy.entry_id]) for copy in copies])
+        await queue.put(tx, [task_of(copy, epochs[copy.entry_id]) for copy in copies])
         await service.host.signals.send(tx, QUEUED)
     return list(wanted)
 
@@ -257,23 +257,10 @@ async def settled(service: Replication, entry_ids: Collection[str], *, seconds: 
     """Wait until none of these entries waits to be sent any more; False when that takes too long, or one is refused."""
     clock = service.host.clock
     until = clock.monotonic() + seconds
-    wanted = set(entry_ids)
-    while wanted & await _queued(service.host.db):
-        if clock.monotonic() > until:
-            return False
+    wanted = list(entry_ids)
+    while True:
+        async with service.host.db.snapshot() as tx:
+            left = await tx.fetch_by_keys(tables.queue, ("entry_id",), "entry_id", wanted)
+        if not left or clock.monotonic() > until:
+            return not left
         await clock.sleep(0.2)
-    return True
-
-
-def _task(copy: EntryCopy, epoch: int) -> Task:
-    return Task(
-        rev=copy.rev,
-        entry_id=copy.entry_id,
-        method="delete" if copy.deleted_at is not None else "update",
-        raw_payload=copy.encrypted_data,
-        environment_id=copy.environment_id,
-        epoch=epoch,
-        created_at=copy.created_at,
-        queued_at=copy.updated_at,
-        retry_count=0,
-    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clavitor_commercial_replication import status
 from clavitor_commercial_replication.fencing import tell_fenced
+from clavitor_commercial_replication.words import entries, lasting
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
@@ -22,6 +23,10 @@ STALLED = "REPLICATION_STALLED"
 RESUMED = "REPLICATION_RESUMED"
 MISMATCH = "REPLICATION_MISMATCH"
 EQUAL = "REPLICATION_EQUAL"
+UNCOMPARED = "REPLICATION_UNCOMPARED"
+COMPARED = "REPLICATION_COMPARED"
+NOWHERE = "REPLICATION_NOWHERE"
+SOMEWHERE = "REPLICATION_SOMEWHERE"
 
 
 class Watch:
@@ -32,6 +37,8 @@ class Watch:
         self._seen: tuple[Any, ...] | None = None
         self._oldest: int | None = None
         self._changed = 0.0
+        self._compared: int | None = None
+        self._compared_since = 0.0
         self._began = False
         self._told: set[str] = set()
 
@@ -45,6 +52,7 @@ class Watch:
             if facts.role == "fenced" and facts.reason is not None:
                 details = {"reason": facts.reason, "epoch": facts.epoch, "unreplicated": facts.depth}
                 await tell_fenced(self._service, facts.reason, facts.depth, details)
+        await self._look_at_address(facts)
         await self._look_at_progress(facts)
         await self._look_at_hashes(facts)
 
@@ -65,9 +73,30 @@ class Watch:
         elif silent == 0.0:
             await self._over(STALLED, RESUMED, "Replication goes on.", _details(facts))
 
+    async def _look_at_address(self, facts: Facts) -> None:
+        if facts.role == "primary" and facts.url is None:
+            message = (
+                "This POP is the primary, and its writes are replicated to nowhere: set backup_url in "
+                "[plugins.commercial_replication]."
+            )
+            await self._tell(NOWHERE, message, _details(facts))
+        else:
+            await self._over(NOWHERE, SOMEWHERE, "This POP's writes are replicated again.", _details(facts))
+
+    async def _look_at_comparing(self, facts: Facts) -> None:
+        """Hashes that are not compared any more prove nothing. While nothing gets through at all, that is told."""
+        now = self._service.host.clock.monotonic()
+        if facts.compared_at is None or facts.compared_at != self._compared or STALLED in self._told:
+            self._compared, self._compared_since = facts.compared_at, now
+            if STALLED not in self._told:
+                await self._over(UNCOMPARED, COMPARED, "Both vaults are compared again.", _details(facts))
+        elif facts.reseed_from is None and now - self._compared_since > facts.compare_within:
+            await self._tell(UNCOMPARED, status.uncompared(facts), _details(facts, quarantined=facts.quarantined))
+
     async def _look_at_hashes(self, facts: Facts) -> None:
         if facts.role == "fenced":
             return
+        await self._look_at_comparing(facts)
         if facts.mismatches:
             message = (
                 f"The primary and its backup are not equal: {facts.mismatches} of 256 hashes differ. Run `clavitor "
@@ -89,11 +118,11 @@ class Watch:
 
 
 def _stalled(facts: Facts, silent: float) -> str:
-    span = status.lasting(silent)
+    span = lasting(silent)
     if facts.role == "backup":
         return f"The primary has not been heard for {span}: this POP falls behind."
     error = f" The last error: {facts.last_error}" if facts.last_error else ""
-    return f"Nothing has got through to the backup for {span}; {status.entries(facts.depth)} wait here.{error}"
+    return f"Nothing has got through to the backup for {span}; {entries(facts.depth)} wait here.{error}"
 
 
 def _details(facts: Facts, **more: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from clavitor_commercial_replication.status import entries, lasting
+from clavitor_commercial_replication.words import entries, lasting
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.models import Role
@@ -36,6 +36,8 @@ def described(facts: Facts) -> Pairs:
     yield "equal", agreement(facts)
     if facts.quarantined:
         yield "refused", f"{entries(facts.quarantined)}, by the backup"
+    if facts.mirrored_tokens:
+        yield "tokens", f"{facts.mirrored_tokens:,} of the other POP are good here"
     if facts.reseed_from is not None:
         yield "re-seed", f"under way, from {facts.reseed_from}"
     if facts.last_error is not None:
@@ -60,6 +62,10 @@ def agreement(facts: Facts) -> str:
     if facts.compared_at is None:
         return "not compared yet"
     found = f"no, {facts.mismatches} of 256 hashes differ" if facts.mismatches else "yes, all 256 hashes"
+    if facts.quarantined and not facts.mismatches:
+        found = "cannot be compared while entries are refused"
+    elif facts.agree is None:
+        found = "not known by now"
     return f"{found} (compared {_ago(facts, facts.compared_at)})"
 
 
@@ -71,7 +77,11 @@ def previewed(preview: Preview) -> Pairs:
         yield "primary last heard", moment(preview.heard_at) or "never"
         yield "its last write then", str(preview.told_head_rev)
         yield "complete here up to", str(preview.complete_rev)
-    yield "other pop now", f"answers, as {preview.other_role}" if preview.answers else "does not answer"
+        yield "compared", _compared(preview)
+    if preview.refusal is not None:
+        yield "other pop now", f"answers, and refuses to say what it is: {preview.refusal}"
+    else:
+        yield "other pop now", f"answers, as {preview.other_role}" if preview.answers else "does not answer"
 
 
 def seconds(value: float) -> str:
@@ -99,6 +109,13 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, 
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _compared(preview: Preview) -> str:
+    if preview.compared_at is None:
+        return "never in this epoch"
+    found = f"{preview.mismatches} of 256 hashes differed" if preview.mismatches else "equal"
+    return f"{found}, {moment(preview.compared_at)}"
 
 
 def _waiting(facts: Facts) -> str:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clavitor_commercial_replication import asking
 from clavitor_commercial_replication.config import ReplicationConfig
+from clavitor_commercial_replication.link import Link, Unreachable
+from clavitor_commercial_replication.startup import gaps
 from clavitor_commercial_replication_testing.apps import backup_settings, bundle, primary_settings, running_pop
 from clavitor_commercial_replication_testing.certificates import authority
 from pydantic import ValidationError
@@ -128,3 +131,32 @@ async def test_a_certificate_file_that_cannot_be_used_stops_the_start(tmp_path: 
     if how == "garbage":
         (tmp_path / "broken.pem").write_text("garbage")
     assert "tls_" in await refused(tmp_path / "data", primary_settings(**files))
+
+
+@pytest.mark.parametrize("url", ["http://zurich.example.com", "https://[::1", "ftp://x", "https://user@x.example.com"])
+async def test_nobody_is_shown_who_this_is_at_a_url_that_will_not_do(tmp_path: Path, url: str) -> None:
+    async with running_pop(tmp_path / "data", backup_settings()) as pop:
+        with pytest.raises(ClavitorError, match="nobody is asked at the URL"):
+            async with asking.linked(pop.service, url):
+                pass
+
+
+async def test_the_address_for_clients_is_not_asked_in_plain_text(tmp_path: Path) -> None:
+    environ = backup_settings(primary_location="http://calgary.example.com")
+    del environ["CLAVITOR_COMMERCIAL_REPLICATION_BACKUP_URL"]
+    async with running_pop(tmp_path / "data", environ) as pop:
+        with pytest.raises(ClavitorError, match="set backup_url"):
+            asking.url_of(pop.service)
+
+
+async def test_a_url_that_cannot_be_asked_is_an_error_of_the_link(tmp_path: Path) -> None:
+    async with running_pop(tmp_path / "data", backup_settings()) as pop:
+        link = Link(pop.service, "https://[::1")
+        with pytest.raises(Unreachable):
+            await link.get("/")
+        await link.close()
+
+
+def test_what_is_missing_only_after_a_change_of_roles_is_told() -> None:
+    assert ["authorized_primaries" in text for text in gaps(ReplicationConfig(**PRIMARY))] == [True]
+    assert ["backup_url" in text for text in gaps(ReplicationConfig(**BACKUP))] == [True]

@@ -266,3 +266,34 @@ async def test_the_vault_s_own_view_of_depth_and_dirty_flags_agree_after_everyth
     await fencing.discard(old.service, ["gone"])
     assert await agree(old)
     await until(lambda: agree(new))
+
+
+async def test_two_primaries_of_one_epoch_do_not_overwrite_each_other_s_writes(pops: Pair) -> None:
+    await pops.primary.put("a")
+    await pops.settled()
+    old, new = await fail_over(pops)
+    await promotion.promote(old.service, force=True, ask=False)
+    await new.put("a", b"acknowledged by the new one")
+    await old.put("z")
+    await old.put("a", b"of the old one")
+    assert (await facts(old)).epoch == (await facts(new)).epoch == 2
+    await promotion.promote(new.service, force=True, ask=False)
+    pops.network.cut = False
+    await until_role(old, "fenced")
+    done = await fencing.replay(old.service, None)
+    assert (done.written, done.conflicts) == (["z"], ["a"])
+    assert await blob(new, "a") == encoded(b"acknowledged by the new one")
+
+
+async def test_a_restored_primary_that_is_also_superseded_says_so(pops: Pair) -> None:
+    await pops.primary.put("a")
+    await fencing.fence(pops.primary.service, "behind", 1)
+    await fencing.fence(pops.primary.service, "superseded", 2)
+    found = await facts(pops.primary)
+    assert (found.reason, found.epoch) == ("superseded", 2)
+    known = await state.required(pops.primary.host.db)
+    assert known.former_epoch == 1 and known.former_stream_id is not None
+
+
+def test_nothing_is_claimed_that_nobody_proved() -> None:
+    assert "Everything" not in fencing.next_step("superseded", 0)

@@ -22,7 +22,7 @@ from clavitor_commercial_replication_testing.failover import (
     until_role,
     until_well,
 )
-from clavitor_commercial_replication_testing.network import Forward
+from clavitor_commercial_replication_testing.network import Forward, answering
 
 from clavitor_host.api import ClavitorError, Problem
 
@@ -73,6 +73,7 @@ async def test_a_failover_and_back_again_loses_nothing_that_was_confirmed(mixed:
 async def test_what_the_backup_lacks_is_told_as_far_as_it_knows(pops: Pair) -> None:
     await pops.primary.put("a")
     await pops.settled()
+    await until_well(pops.backup)
     whole = await promotion.preview(pops.backup.service)
     assert (whole.missing, whole.new_epoch, whole.role) == (0, 2, "backup")
     assert "Everything that the primary had when it last spoke is here." in whole.notes
@@ -98,6 +99,7 @@ async def test_a_primary_that_answers_is_in_the_way(pops: Pair) -> None:
 async def test_a_primary_that_was_just_heard_is_in_the_way_until_it_was_silent(pops: Pair) -> None:
     await pops.primary.put("a")
     await pops.settled()
+    await until_well(pops.backup)
     pops.network.cut = True
     with pytest.raises(ClavitorError, match="so it may be at work"):
         await promotion.promote(pops.backup.service)
@@ -236,3 +238,82 @@ async def test_a_backup_that_no_primary_has_spoken_to_goes_beyond_the_first_epoc
         await old.put("a")
         pops.network.cut = False
         await until_role(old, "fenced")
+
+
+async def test_a_vault_that_was_never_found_equal_is_no_complete_backup(pops: Pair) -> None:
+    await pops.primary.put("a")
+    await pops.settled()
+    pops.network.cut = True
+    later(pops, 31)
+    for known, says in (({"compared_at": None}, "never compared"), ({"compared_at": 1, "mismatches": 2}, "2 of 256")):
+        async with pops.backup.host.db.transaction() as tx:
+            await state.update_peer(tx, **known)
+        preview = await promotion.preview(pops.backup.service)
+        assert any(says in text for text in preview.obstacles)
+        assert "Everything that the primary had when it last spoke is here." not in preview.notes
+        with pytest.raises(ClavitorError, match=says):
+            await promotion.promote(pops.backup.service)
+    assert (await facts(pops.backup)).role == "backup"
+
+
+async def test_what_the_primary_refused_or_could_not_send_counts_as_missing(pops: Pair) -> None:
+    await pops.primary.put("a")
+    await pops.settled()
+    await until_well(pops.backup)
+    pops.network.cut = True
+    async with pops.backup.host.db.transaction() as tx:
+        peer = await state.peer(tx)
+        await state.update_peer(tx, head_rev=1_000_000_001, complete_rev=1_000_000_001, depth=3)
+    assert peer.complete_rev
+    assert (await promotion.preview(pops.backup.service)).missing == 3
+    async with pops.backup.host.db.transaction() as tx:
+        await state.update_peer(tx, complete_rev=1)
+    assert (await promotion.preview(pops.backup.service)).missing == 3
+
+
+@pytest.mark.parametrize(("status", "body", "away"), [(403, None, False), (500, None, False), (502, None, True)])
+async def test_a_pop_that_answers_anything_is_not_gone(pops: Pair, status: int, body: None, away: bool) -> None:
+    await pops.primary.put("a")
+    await pops.settled()
+    await until_well(pops.backup)
+    later(pops, 31)
+    pops.network.always = answering(status, body)
+    preview = await promotion.preview(pops.backup.service)
+    assert preview.answers is not away and (preview.refusal is None) is away
+    assert any("answers right now" in text for text in preview.obstacles) is not away
+
+
+async def test_a_promotion_keeps_what_was_known_before(pops: Pair) -> None:
+    await pops.primary.put("a")
+    await pops.settled()
+    await until_well(pops.backup)
+    before, peer = await state.required(pops.backup.host.db), await state.peer(pops.backup.host.db)
+    _, new = await fail_over(pops)
+    after = await state.required(new.host.db)
+    assert (after.former_epoch, after.former_stream_id) == (1, before.stream_id)
+    assert (after.promoted_complete_rev, after.promoted_from_rev) == (peer.complete_rev, promotion.GENERATION)
+
+
+async def test_what_would_replicate_nothing_is_said_before(pops: Pair) -> None:
+    service = pops.backup.service
+    service.config = service.config.model_copy(update={"backup_url": None})
+    preview = await promotion.preview(service)
+    assert any("backup_url is not set" in note for note in preview.notes)
+
+
+async def test_hashes_that_a_live_write_left_to_an_unconfirmed_entry_are_taken_out(pops: Pair) -> None:
+    new = pops.backup
+    await pops.primary.put("a")
+    await pops.settled()
+    pops.network.cut = True
+    async with new.host.db.transaction() as tx:
+        await new.host.vault.lock(tx)
+        await state.update(tx, reseed_from="http://primary.test")
+        await tx.execute("UPDATE replication_versions SET epoch = :epoch", {"epoch": reseed.UNCONFIRMED})
+    await promotion.promote(new.service, force=True)
+
+    async def enlisted() -> bool:
+        return (await state.required(new.host.db)).enlisted
+
+    await until(enlisted)
+    await new.check()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from clavitor_commercial_replication import applying, asking, fencing, promotion, reseed, routes_peer, state
+from clavitor_commercial_replication import applying, asking, digests, fencing, promotion, reseed, routes_peer, state
 from clavitor_commercial_replication.link import LinkError
 from clavitor_commercial_replication.models import Batch, Item
 from clavitor_commercial_replication_testing.apps import BACKUP_URL, PRIMARY_URL, Pair, Pop, encoded, until
@@ -369,3 +369,65 @@ async def test_entries_that_make_no_sense_are_refused(pops: Pair) -> None:
         await refill(old)
     pops.network.always = None
     await refill(old)
+
+
+async def test_what_the_primary_lacks_is_not_removed_unasked(mixed: Pair) -> None:
+    """The backup's disk was empty when it was promoted: the fenced POP has the only copy."""
+    old = mixed.primary
+    await fill(old)
+    await mixed.settled()
+    new = mixed.backup
+    mixed.network.cut = True
+    async with new.host.db.transaction() as tx:
+        for table in ("entries", "replication_versions"):
+            await tx.execute(f"DELETE FROM {table}")
+        await tx.execute("UPDATE vault_head SET rev = 0, live_entries = 0")
+        await state.update(tx, buckets=bytes(256 * 32), head_rev=0)
+    await promotion.promote(new.service, force=True)
+    await new.put("entry-01", b"later")
+    mixed.network.cut = False
+    await until_role(old, "fenced")
+    live = {key for key, row in (await old.entries()).items() if row["deleted_at"] is None}
+    async with asking.linked(old.service) as link:
+        planned = await reseed.plan(old.service, link, BACKUP_URL)
+        assert planned.lost == len(live - {"entry-01"}) and set(planned.some_lost) <= live
+        with pytest.raises(ClavitorError, match="the primary lacks the last write of 11 entries"):
+            await reseed.reseed(old.service, link, planned)
+        assert (await facts(old)).role == "fenced" and len(await old.entries()) == 15
+        await reseed.reseed(old.service, link, planned, give_up=True)
+    await assert_equal(new, old)
+
+
+async def test_a_backup_is_not_refilled_from_a_primary_that_lost_its_writes(pops: Pair) -> None:
+    await fill(pops.primary)
+    await pops.settled()
+    pops.network.cut = True
+    async with pops.backup.host.db.transaction() as tx:
+        peer = await state.peer(tx)
+        await state.update_peer(tx, applied_max_rev=peer.applied_max_rev + 3)
+    pops.network.cut = False
+    with pytest.raises(ClavitorError, match="the primary has lost them"):
+        await refill(pops.backup)
+    assert (await facts(pops.backup)).reseed_from is None
+
+
+async def test_hashes_of_what_is_removed_are_taken_out(pops: Pair) -> None:
+    """A live write that takes an unconfirmed entry's rev may have given that one a hash."""
+    old, new = await apart(pops)
+    original = reseed._finish
+
+    async def finish(service: Any, planned: Any, *rest: Any) -> int:
+        async with service.host.db.transaction() as tx:
+            await service.host.vault.lock(tx)
+            digest = bytes(range(32))
+            await tx.execute("UPDATE replication_versions SET digest = :d WHERE epoch = -1", {"d": digest})
+            rows = await tx.fetch_all("SELECT entry_id FROM replication_versions WHERE epoch = -1")
+            moved = [(row["entry_id"], digest) for row in rows]
+            assert moved
+            await state.update(tx, buckets=digests.combined(await state.buckets(tx), moved))
+        return await original(service, planned, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reseed, "_finish", finish)
+        await refill(old)
+    await assert_equal(new, old)

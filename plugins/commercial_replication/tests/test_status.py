@@ -10,7 +10,7 @@ import pytest
 from clavitor_commercial_replication import fencing, queue, state, status
 from clavitor_commercial_replication.status import Facts, problems
 from clavitor_commercial_replication.watch import Watch
-from clavitor_commercial_replication.wording import described
+from clavitor_commercial_replication.wording import agreement, described
 from clavitor_commercial_replication_testing.apps import Pair, Pop, bundle, until
 from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.failover import (
@@ -98,7 +98,12 @@ async def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         ),
         (
             WELL._replace(role="fenced", reason="superseded"),
-            ["Make this one its backup: `clavitor replication reseed`"],
+            ["Make this POP the other one's backup with `clavitor replication reseed`"],
+        ),
+        (WELL._replace(compare_within=5.0), ["The two vaults have not been compared for 10 seconds, so it is not"]),
+        (
+            WELL._replace(compare_within=5.0, quarantined=2),
+            ["2 entries are refused", "cannot be compared while the backup refuses 2 entries"],
         ),
         (WELL._replace(role="fenced", reason="behind"), ["Promote the backup"]),
     ],
@@ -259,3 +264,47 @@ async def test_with_replication_off_everything_is_zero_and_nothing_fails(tmp_pat
         assert '\nclavitor_replication_role{role="primary"} 0.0\n' in metrics
         assert (await pop.host.status())["plugins"]["commercial_replication"] == {"on": False}
         assert [page.title for page in pop.host.admin_pages if page.path == "/admin/replication"] == []
+
+
+def test_hashes_that_cannot_be_compared_do_not_agree() -> None:
+    assert WELL.agree is True and WELL._replace(mismatches=1).agree is False
+    for unknown in (WELL._replace(quarantined=1), WELL._replace(compare_within=5.0), WELL._replace(compared_at=None)):
+        assert unknown.agree is None
+    assert "cannot be compared while entries are refused" in agreement(WELL._replace(quarantined=1))
+
+
+async def test_the_operator_is_told_when_hashes_are_not_compared_any_more(pops: Pair) -> None:
+    await pops.primary.put("a")
+    await pops.settled()
+    await until_well(pops.primary)
+    service = pops.primary.service
+    watch = Watch(service)
+    service.config = service.config.model_copy(update={"stalled_after": 0.3})
+    found = await facts(pops.primary)
+    frozen = True
+
+    async def read(_: Any) -> Facts:
+        now: Facts = await original(service)
+        return now._replace(compared_at=found.compared_at) if frozen else now
+
+    original: Any = status.facts_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(status, "facts_of", read)
+
+        async def told(kind: str) -> bool:
+            await watch.look()
+            return bool(heard(pops.primary, kind))
+
+        await until(lambda: told("REPLICATION_UNCOMPARED"))
+        frozen = False
+        await until(lambda: told("REPLICATION_COMPARED"))
+
+
+async def test_the_operator_is_told_that_a_primary_replicates_to_nowhere(pops: Pair) -> None:
+    service = pops.primary.service
+    service.config = service.config.model_copy(update={"backup_url": None})
+    assert (await facts(pops.primary)).url is None
+    watch = Watch(service)
+    await watch.look()
+    await watch.look()
+    assert len(heard(pops.primary, "REPLICATION_NOWHERE")) == 1
