@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from clavitor_commercial_replication import state, tables
-from clavitor_host.api import PointRead, Problem, problem
+from clavitor_commercial_replication import peers, state, tables
+from clavitor_host.api import PointRead, Problem, problem, unauthorized
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.models import State
@@ -34,6 +34,8 @@ _STANDING = PointRead(
     sa.select(
         tables.state.c.role,
         tables.state.c.reseed_from,
+        tables.state.c.promoted_complete_rev,
+        tables.state.c.promoted_from_rev,
         tables.peer.c.complete_rev,
         tables.peer.c.as_of,
         tables.peer.c.acked_at,
@@ -46,8 +48,11 @@ _STANDING = PointRead(
 async def admit(service: Replication, request: Request, action: str | None) -> None:
     """Raise the 503 for a write that only the primary takes, and 412 for a read that this POP is too far behind for.
 
-    Reads of entries say in `X-Clavitor-As-Of` and `X-Clavitor-Lag` (seconds) how far they can be behind.
+    Reads of entries say in `X-Clavitor-As-Of` and `X-Clavitor-Lag` (seconds) how far they can be behind. What only the
+    other POP may ask is a 401 for everybody else.
     """
+    if action == "peer" and request.path.startswith(peers.PREFIX) and _is_foreign(request):
+        raise unauthorized()
     if request.method in _SAFE:
         if action == "entries.read":
             await _read(service, request)
@@ -58,6 +63,10 @@ async def admit(service: Replication, request: Request, action: str | None) -> N
         _Known.of(service).note(found.role)
         if found.role != "primary":
             raise read_only_problem(service, found)
+
+
+def _is_foreign(request: Request) -> bool:
+    return request.identity is None or request.identity.kind != "peer"
 
 
 def read_only_problem(service: Replication, found: State) -> Problem:
@@ -79,18 +88,33 @@ async def _read(service: Replication, request: Request) -> None:
         return
     row = await service.host.db.point_read(_STANDING)
     assert row is not None
-    role, reseed_from, complete_rev, as_of, acked_at = row
+    (
+        role,
+        reseed_from,
+        promoted_complete_rev,
+        promoted_from_rev,
+        complete_rev,
+        as_of,
+        acked_at,
+    ) = row
     _Known.of(service).note(role)
-    if role == "primary":
-        reached = await service.host.vault.head_rev() if wanted is not None else 0
-    else:
+    if role == "backup":
         reached = 0 if reseed_from is not None else complete_rev
-        if role == "fenced":  # all that was ever acknowledged before the other POP took over is here
-            reached, as_of = await service.host.vault.head_rev(), acked_at
+        as_of = None if reseed_from is not None else as_of
+    else:  # on a fenced one all is here that was ever acknowledged before the other POP took over
+        reached, as_of = await service.host.vault.head_rev() if wanted is not None else 0, acked_at
+        if wanted is not None and _may_be_lost(wanted, promoted_complete_rev, promoted_from_rev):
+            reached = promoted_complete_rev
+    if role != "primary":
         _count(service, request)
         _say_age(service, request, as_of)
     if wanted is not None and reached < wanted:
         raise problem(412, "behind", f"This POP has not got the write {wanted} yet.", rev=reached)
+
+
+def _may_be_lost(rev: int, complete_rev: int | None, from_rev: int | None) -> bool:
+    """Tell whether a rev is one that the former primary may have kept for itself when this POP was promoted."""
+    return complete_rev is not None and from_rev is not None and complete_rev < rev <= from_rev
 
 
 def _min_rev(request: Request) -> int | None:
@@ -108,13 +132,13 @@ def _count(service: Replication, request: Request) -> None:
 
 
 def _say_age(service: Replication, request: Request, as_of: int | None) -> None:
-    """Put into the reply up to when the primary's writes are here; nothing while that is not known."""
-    if as_of is None:
-        return
+    """Put into the reply up to when the primary's writes are here. While that is not known it is the beginning of
+    time, so that nobody takes the reply for the primary's own. After a jump of a clock it is not in the future."""
+    now = service.host.clock.now_us()
+    as_of = min(as_of or 0, now)
     at = datetime.fromtimestamp(as_of // 1_000_000, UTC).replace(microsecond=as_of % 1_000_000)
-    lag = max(0, service.host.clock.now_us() - as_of)
     request.reply_headers["X-Clavitor-As-Of"] = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    request.reply_headers["X-Clavitor-Lag"] = f"{lag / 1_000_000:.3f}"
+    request.reply_headers["X-Clavitor-Lag"] = f"{(now - as_of) / 1_000_000:.3f}"
 
 
 class _Known:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clavitor_commercial_replication.service import Replication
+    from clavitor_host.api import Host
 
 PREFIX = "/api/replication/"
 """Where the other POP's credential is good."""
@@ -97,6 +98,23 @@ def by_credential(service: Replication, request: Request) -> Identity | None:
     elif service.config.mutual_tls and request.peer_certificate is not None:
         pop = _certified(request.peer_certificate, service.config.authorized_primaries)
     return None if pop is None else Identity("peer", f"{ACTOR}{pop}", scope="write", via="plugin")
+
+
+def check_ca(host: Host, config: ReplicationConfig) -> None:
+    """Raise `ConfigError` unless the CA of those who connect is that of the POPs: under another one, anybody with a
+    certificate for a POP's name, an agent's maybe, would be that POP."""
+    ours, theirs = config.tls_ca, host.config.tls.client_ca
+    if not config.mutual_tls or ours is None or theirs is None or host.config.tls.client_auth == "none":
+        return
+    try:
+        same = ours.read_bytes().split() == theirs.read_bytes().split()
+    except OSError as error:
+        raise ConfigError(f"[tls] client_ca: {theirs} cannot be read: {error.strerror}.") from None
+    if not same:
+        raise ConfigError(
+            f"plugins.commercial_replication.tls_ca: {ours} and [tls] client_ca, {theirs}, have to be the same CA: who "
+            "shows a certificate of client_ca with a POP's name is taken for that POP."
+        )
 
 
 def check_authorized(service: Replication, identity: Identity) -> None:

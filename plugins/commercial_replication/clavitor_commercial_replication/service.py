@@ -8,13 +8,16 @@ from collections.abc import Callable
 from clavitor_commercial_replication import startup, state
 from clavitor_commercial_replication.config import ReplicationConfig
 from clavitor_commercial_replication.metrics import ReplicationMetrics
-from clavitor_commercial_replication.peers import Secrets
-from clavitor_host.api import Host, log
+from clavitor_commercial_replication.peers import Secrets, check_ca
+from clavitor_host.api import ClavitorError, Host, log
 
 NAME = "commercial_replication"
 
 QUEUED = "replication.queued"
 """The topic of `host.signals` that is sent when something waits to be sent."""
+
+PATIENCE = 2.0
+"""Seconds that the start of a primary waits for the other POP, at most."""
 
 IDENTITY = "identity.changed"
 """The host's topic: users or tokens have changed."""
@@ -47,6 +50,7 @@ class Replication:
         if self.config.role is None:
             return
         startup.check(self.host, self.config)
+        check_ca(self.host, self.config)
         self.secrets.load()
         found = await state.begin(self.host, self.config.role)
         self.began_at = (found.epoch, found.head_rev)
@@ -57,9 +61,23 @@ class Replication:
                 configured=self.config.role,
             )
         if not self.host.offline:
+            if found.role == "primary" and self.config.backup_url is not None:
+                await self._look_for_a_successor(found.epoch)
             self._subscribe(QUEUED)
             self._subscribe(state.CHANGED)
             self._subscriptions.append(self.host.signals.subscribe(IDENTITY, self._note_tokens))
+
+    async def _look_for_a_successor(self, epoch: int) -> None:
+        """Before this primary takes writes: where the other POP has taken over meanwhile, turn read-only."""
+        from clavitor_commercial_replication import asking, fencing
+
+        try:
+            async with asyncio.timeout(PATIENCE), asking.linked(self) as link:
+                other = await asking.about_other(link)
+        except (TimeoutError, ClavitorError):  # it is away, or does not say: the sender goes on asking
+            return
+        if other.epoch > epoch:
+            await fencing.fence(self, "superseded", other.epoch)
 
     async def stop(self) -> None:
         """Listen no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,8 @@ async def test_a_fenced_primary_sends_clients_to_the_other_pop(tmp_path: Path) -
 
 
 async def test_reads_say_how_old_they_may_be_and_are_counted(backup: Backup) -> None:
-    await backup.applied(item("a", 1), as_of=T0 * 1_000_000 + 42)
+    await backup.applied(item("a", 1))
+    await known(backup, as_of=T0 * 1_000_000 + 42)
     client = await backup.client_for("VIEWER")
     response = await client.get("/api/entries/a")
     assert response.status_code == 200
@@ -194,6 +196,12 @@ async def test_reads_say_how_old_they_may_be_and_are_counted(backup: Backup) -> 
     assert await counted(backup) >= 2
 
 
+async def known(backup: Backup, **peer: int) -> None:
+    """Have the backup know how far it has what the primary wrote."""
+    async with backup.host.db.transaction() as tx:
+        await state.update_peer(tx, **peer)
+
+
 async def counted(pop: Pop) -> float:
     client = await pop.client_for("ADMIN")
     text = (await client.get("/api/v1/prometheus")).text
@@ -201,16 +209,50 @@ async def counted(pop: Pop) -> float:
     return float(found[1]) if found else 0.0
 
 
-async def test_a_backup_that_heard_nothing_yet_does_not_say_how_old_it_is(backup: Backup) -> None:
+@pytest.mark.parametrize("when", ["nothing heard yet", "re-seeding"])
+async def test_a_backup_that_does_not_know_how_old_it_is_says_so(backup: Backup, when: str) -> None:
+    """A reply without the headers is the primary's."""
+    if when == "re-seeding":
+        await known(backup, as_of=T0 * 1_000_000)
+        async with backup.host.db.transaction() as tx:
+            await state.update(tx, reseed_from=BACKUP_URL)
     client = await backup.client_for("VIEWER")
     response = await client.get("/api/entries/a")
-    assert response.status_code == 404
-    assert "x-clavitor-as-of" not in response.headers
-    assert "x-clavitor-lag" not in response.headers
+    assert response.headers["x-clavitor-as-of"] == "1970-01-01T00:00:00.000000Z"
+    assert float(response.headers["x-clavitor-lag"]) > 1e9
+
+
+async def test_how_old_reads_are_is_never_in_the_future(backup: Backup) -> None:
+    await known(backup, as_of=backup.host.clock.now_us() + 3_600_000_000)
+    client = await backup.client_for("VIEWER")
+    response = await client.get("/api/entries/a")
+    assert response.headers["x-clavitor-as-of"] <= datetime.now(UTC).isoformat()
+    assert response.headers["x-clavitor-lag"] == "0.000"
+
+
+async def test_a_rev_that_the_former_primary_may_have_kept_is_not_reached_after_a_promotion(lone_primary: Pop) -> None:
+    async with lone_primary.host.db.transaction() as tx:
+        await lone_primary.host.vault.lock(tx)
+        await lone_primary.host.vault.advance(tx, 1_000_000_000)
+        await state.update(tx, head_rev=1_000_000_000, promoted_complete_rev=5, promoted_from_rev=1_000_000_000)
+    change = await lone_primary.put("a")
+    client = await lone_primary.client_for("VIEWER")
+    for rev, status in ((5, 200), (6, 412), (1_000_000_000, 412), (change.rev, 200), (change.rev + 1, 412)):
+        response = await client.get("/api/entries/a", headers={"x-min-rev": str(rev)})
+        assert response.status_code == status, rev
+        assert status == 200 or response.json()["rev"] == (5 if rev <= 1_000_000_000 else change.rev)
+
+
+async def test_what_the_other_pop_asks_knows_no_other_credential(backup: Backup) -> None:
+    client = await backup.client_for("ADMIN")
+    for method, path in (("POST", "/api/replication/apply"), ("GET", "/api/replication/versions")):
+        response = await client.request(method, path, json={})
+        assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
 
 
 async def test_a_read_after_ones_own_write_waits_for_nothing_and_is_told(backup: Backup) -> None:
-    await backup.applied(item("a", 1), item("b", 3), complete_rev=3)
+    await backup.applied(item("a", 1), item("b", 3))
+    await known(backup, complete_rev=3)
     client = await backup.client_for("VIEWER")
     for rev, status in (("0", 200), ("3", 200), ("4", 412)):
         response = await client.get("/api/entries/a", headers={"x-min-rev": rev})
@@ -222,7 +264,8 @@ async def test_a_read_after_ones_own_write_waits_for_nothing_and_is_told(backup:
 
 
 async def test_while_a_reseed_is_under_way_no_rev_is_reached(backup: Backup) -> None:
-    await backup.applied(item("a", 1), complete_rev=1)
+    await backup.applied(item("a", 1))
+    await known(backup, complete_rev=1)
     async with backup.host.db.transaction() as tx:
         await state.update(tx, reseed_from=BACKUP_URL)
     client = await backup.client_for("VIEWER")

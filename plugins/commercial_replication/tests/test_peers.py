@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 from clavitor_commercial_replication.config import ReplicationConfig
-from clavitor_commercial_replication.peers import Secrets, by_credential, check_authorized, pop_of
+from clavitor_commercial_replication.peers import Secrets, by_credential, check_authorized, check_ca, pop_of
 from clavitor_commercial_replication.service import Replication
 from pydantic import SecretStr
 
-from clavitor_host.api import ConfigError, Identity, Problem, Request
+from clavitor_host.api import ConfigError, Host, Identity, Problem, Request
 
 DAY = 86_400 * 1_000_000
 NOON = 20_000 * DAY + DAY // 2
@@ -206,3 +206,23 @@ def test_a_known_pop_may_not_be_authorised(pop: str, status: int, code: str) -> 
     with pytest.raises(Problem) as caught:
         check_authorized(service(), Identity("peer", f"pop:{pop}"))
     assert (caught.value.status, caught.value.code) == (status, code)
+
+
+def test_the_cas_of_pops_and_of_clients_are_one(tmp_path: Path) -> None:
+    """Or a certificate that the clients' CA signed would make somebody a POP."""
+    ours, theirs = tmp_path / "pops.pem", tmp_path / "clients.pem"
+    ours.write_text("one")
+    config = cast(ReplicationConfig, SimpleNamespace(mutual_tls=True, tls_ca=ours))
+
+    def host(client_auth: str = "optional") -> Host:
+        tls = SimpleNamespace(client_ca=theirs, client_auth=client_auth)
+        return cast(Host, SimpleNamespace(config=SimpleNamespace(tls=tls)))
+
+    with pytest.raises(ConfigError, match="pem cannot be read"):
+        check_ca(host(), config)
+    theirs.write_text("two")
+    with pytest.raises(ConfigError, match="have to be the same CA"):
+        check_ca(host(), config)
+    check_ca(host("none"), config)
+    theirs.write_text("one\n")
+    check_ca(host(), config)
