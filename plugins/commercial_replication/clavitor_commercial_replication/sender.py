@@ -76,6 +76,7 @@ class Sender:
         self._resting = Resting(service.host.clock)
         self._max_bytes = queue.MAX_BYTES
         self._alerted = False
+        self._split: int | None = None  # the epoch of which the other POP is the primary, too
         self._noted: tuple[str, float] = ("", 0.0)
         self._next_heartbeat = 0.0
         self._next_tokens = 0.0
@@ -404,18 +405,27 @@ class Sender:
             await self._note(error)
         if isinstance(error, (Refused, Rejected)) and not self._alerted:
             self._alerted = True
-            await self._host.edition.alert_operator(
-                "REPLICATION_REFUSED", f"The backup POP refuses to replicate. {error.detail}", {"status": error.status}
-            )
+            if self._split is not None:
+                message = (
+                    f"Both POPs are the primary, of the same epoch {self._split}, and take writes. Decide which one "
+                    "goes on, and run `clavitor replication promote --force` there: the other one then turns read-only."
+                )
+                await self._host.edition.alert_operator("REPLICATION_SPLIT_BRAIN", message, {"epoch": self._split})
+            else:
+                message = f"The backup POP refuses to replicate. {error.detail}"
+                await self._host.edition.alert_operator("REPLICATION_REFUSED", message, {"status": error.status})
         await self._close()
         await self._host.clock.sleep(max(self._backoff.next(), min(error.wait, self._backoff.longest)))
 
     async def _fenced_by(self, error: LinkError) -> bool:
         """Fence this POP when the other one knows of a later primary; tell whether it did."""
         epoch = error.body.get("epoch")
+        self._split = None
         if error.status != 409 or type(epoch) is not int:
             return False
         known = await state.required(self._host.db)
+        both = known.role == error.body.get("role") == "primary" and known.epoch == epoch
+        self._split = epoch if both else None
         if known.role != "primary" or not rules.is_stale(known.epoch, epoch):
             return False
         await fencing.fence(self._service, "superseded", epoch)

@@ -222,7 +222,7 @@ async def test_two_primaries_of_one_epoch_are_told_apart_by_forcing_one(pops: Pa
     pops.network.cut = False
 
     async def refused() -> bool:
-        return bool(heard(old, "REPLICATION_REFUSED"))
+        return bool(heard(old, "REPLICATION_SPLIT_BRAIN"))
 
     await until(refused)
     assert (await facts(old)).role == (await facts(new)).role == "primary"

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from clavitor_commercial_replication import asking, digests, fencing, promotion, reseed, state, verify
+from clavitor_commercial_replication import asking, commands, digests, fencing, promotion, reseed, state, verify
+from clavitor_commercial_replication.models import Version
 from clavitor_commercial_replication.verify import Comparison, Repaired
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, until
 from clavitor_commercial_replication_testing.failover import (
@@ -86,6 +87,7 @@ async def revs(pop: Pop) -> dict[str, int]:
 
 
 async def test_equal_vaults_are_found_equal_without_looking_at_entries(pops: Pair) -> None:
+    pops.network.requests.clear()
     found = await compare(pops.primary)
     assert found == Comparison("zurich-01", 0, 0, 0, 0, None, ())
     asked = [request for request in pops.network.requests if request.url.path == asking.VERSIONS]
@@ -268,3 +270,16 @@ async def test_hashes_that_are_wrong_by_themselves_are_told_from_entries_that_di
 
 def test_an_unconfirmed_entry_is_below_anything_that_a_primary_can_have() -> None:
     assert reseed.UNCONFIRMED < 0
+
+
+def test_what_may_be_the_only_copy_is_shown_and_given_up_only_when_confirmed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    theirs = Version(1, 7, bytes(32))
+    extra = verify.Difference("only-there", "extra", None, theirs)
+    found = Comparison("zurich-01", 1, 0, 0, 0, None, (extra,))
+    with pytest.raises(ClavitorError, match="confirm with --yes"):
+        commands._confirm_discard(found, yes=False)
+    assert "only-there: only the backup has it (here -, backup 1/7)" in capsys.readouterr().err
+    commands._confirm_discard(found, yes=True)
+    commands._confirm_discard(found._replace(differences=()), yes=False)
