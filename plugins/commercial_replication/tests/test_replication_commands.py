@@ -153,6 +153,12 @@ def test_it_says_in_one_line_what_is_wrong_with_the_other_pop_or_the_configurati
     assert "this POP is the primary" in error(pair.primary, "discard", "--all", "--yes")
     assert "is the primary already" in error(pair.primary, "promote", "--yes")
     assert told(pair.primary, "requeue") == {"requeued": 0}
+    assert "the backup has not refused the entry nothing" in error(pair.primary, "requeue", "nothing")
+    assert told(pair.primary, "tokens") == {"tokens": []}
+    assert told(pair.primary, "tokens", "--all", "--yes") == {"forgotten": 0}
+    assert "no mirrored token has the id nothing" in error(pair.primary, "tokens", "--forget", "nothing")
+    for url in ("http://zurich.example.com", "https://[::1"):
+        assert "nobody is asked at the URL" in error(pair.backup, "reseed", "--from", url, "--yes")
     pair.primary.terminate()
     (pair.primary.folder / "clavitor.toml").write_text("", "utf-8")
     assert "replication is off: set a role" in error(pair.primary, "verify")
