@@ -21,6 +21,7 @@ from clavitor_commercial_replication_testing.failover import (
     drill,
     facts,
     fail_over,
+    heard,
     refill,
     until_role,
     until_well,
@@ -136,11 +137,12 @@ async def test_a_lost_backup_starts_empty_and_is_filled(tmp_path: Path) -> None:
             await tx.execute("UPDATE vault_head SET rev = 0, live_entries = 0")
         await state.begin(backup.host, "backup")
 
-        async def seen() -> bool:
-            return (await facts(pops.primary)).mismatches > 0
+        async def filled() -> bool:
+            return len(await backup.entries()) == 15
 
-        await until(seen)
-        assert any("not equal" in text for text in (await status_of(pops.primary))["problems"])
+        await until(filled)
+        await until_well(pops.primary, backup)
+        assert heard(pops.primary, "REPLICATION_BACKUP_REPLACED")
         done = await refill(backup)
         assert (done.entries, done.removed, done.equal) == (15, 0, True)
         await pops.assert_equal()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from clavitor_commercial_replication import mirror, promotion, queue, sender, state, tables
+from clavitor_commercial_replication.link import LinkError
 from clavitor_commercial_replication.models import MirroredToken, Peer
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, pair, until
 from clavitor_commercial_replication_testing.clocks import QuickClock
@@ -47,7 +48,7 @@ async def replaced(pops: Pair, folder: Path, name: str, copy: Path | None) -> No
     for path in files(folder, name):
         path.unlink()
     if copy is not None:
-        for path in sorted(copy.iterdir()):
+        for path in files(copy, name):
             shutil.copy(path, folder / path.name)
     await pops.restart(name)
 
@@ -107,7 +108,7 @@ async def test_a_crash_while_it_is_queued_again_repeats_it(tmp_path: Path, monke
 
         async def failing(service: Any, stream: Any, *, above: int) -> int:
             tries.append(above)
-            raise sender.LinkError("storage", "gone")
+            raise LinkError("storage", "gone")
 
         with monkeypatch.context() as patch:
             patch.setattr(sender, "enlist_again", failing)
@@ -318,7 +319,7 @@ async def test_an_attempt_that_got_no_answer_is_counted(quick_pops: Pair) -> Non
     await pops.settled()
 
 
-# --- comparisons and tokens --------------------------------------------------------------------------------------------
+# --- comparisons and tokens ------------------------------------------------------------------------------------------
 
 
 async def test_a_comparison_that_is_not_answered_is_made_again_soon(tmp_path: Path) -> None:
