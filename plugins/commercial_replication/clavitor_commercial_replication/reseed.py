@@ -283,6 +283,7 @@ async def forget_peer(tx: Transaction, **known: Any) -> None:
         "complete_rev": 0,
         "applied_max_rev": 0,
         "as_of": None,
+        "audit_head": None,
         "tokens_digest": None,
         "compared_at": None,
         "mismatches": 0,
