@@ -126,7 +126,7 @@ class _Backup:
         await self._admit(pop, batch)
         self._changed = True
         done = await self._merge.apply(pop, batch.items) if batch.items else _NOTHING
-        if batch.tokens is not None:
+        if batch.tokens is not None and not self._is_late(batch):
             known = mirror.digest(batch.tokens)
             await mirror.replace(self._tx, batch.tokens, known)
             self._peer = self._peer._replace(tokens_digest=known)
@@ -176,7 +176,14 @@ class _Backup:
         assert batch.epoch is not None
         self._state = before._replace(epoch=batch.epoch, stream_id=batch.stream_id)
         self._peer = self._peer._replace(
-            head_rev=0, depth=0, complete_rev=0, applied_max_rev=0, as_of=None, compared_at=None, mismatches=0
+            head_rev=0,
+            depth=0,
+            complete_rev=0,
+            applied_max_rev=0,
+            as_of=None,
+            audit_head=None,
+            compared_at=None,
+            mismatches=0,
         )
         self._merge.audit.append(
             AuditEntry(
@@ -191,7 +198,8 @@ class _Backup:
 
     def _hear(self, pop: str, batch: Batch, done: Answer, differing: Sequence[int] | None) -> None:
         """Note what the request says of its sender. A late duplicate takes nothing back."""
-        peer = self._peer._replace(pop=pop, heard_at=self._now, audit_head=batch.audit_head or self._peer.audit_head)
+        told = None if self._is_late(batch) else batch.audit_head
+        peer = self._peer._replace(pop=pop, heard_at=self._now, audit_head=told or self._peer.audit_head)
         newest = batch.head_rev is not None and batch.head_rev >= peer.head_rev
         if newest:
             left = (
@@ -206,6 +214,12 @@ class _Backup:
         if batch.epoch is not None:
             peer = peer._replace(applied_max_rev=max(peer.applied_max_rev, done.applied_max_rev))
         self._peer = peer
+
+    def _is_late(self, batch: Batch) -> bool:
+        """Tell whether the sender has said something since: its audit log, which every change of a token makes longer,
+        was shorter then, and its clock further back. What was revoked meanwhile is not to come back."""
+        known, as_of, sent_at = _audit_id(self._peer.audit_head), self._peer.as_of, batch.sent_at
+        return _audit_id(batch.audit_head) < known and as_of is not None and sent_at is not None and sent_at <= as_of
 
     def _believes(self, batch: Batch, differing: Sequence[int] | None) -> bool:
         """Tell whether what the primary says is here can be so: both were found equal when they were last compared in
@@ -236,6 +250,12 @@ class _Backup:
         differing = digests.differing(self._merge.buckets, batch.buckets)
         self._peer = self._peer._replace(compared_at=self._now, mismatches=len(differing))
         return differing
+
+
+def _audit_id(head: str | None) -> int:
+    """Return the number of the last row of an audit log; 0 for what is not known."""
+    number = (head or "").partition(":")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
 _NOTHING = Answer((), (), ())
