@@ -45,7 +45,8 @@ def alerts() -> list[Alert]:
 
 
 def body_of(request: httpx.Request) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(request.content)
+    """Return what a request says: nothing, where it only asks who the other POP is, as a start does."""
+    found: dict[str, Any] = json.loads(request.content or '{"entries": []}')
     return found
 
 
