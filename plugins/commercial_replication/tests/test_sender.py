@@ -470,8 +470,7 @@ def failing(*entry_ids: str, retryable: bool, code: str = "not_here") -> Any:
         answer = (await forward(passed)).json()
         answer["failed"] = bad
         answer["failures"] = [
-            {"entry_id": entry_id, "code": code, "detail": "Other bytes.", "retryable": retryable}
-            for entry_id in bad
+            {"entry_id": entry_id, "code": code, "detail": "Other bytes.", "retryable": retryable} for entry_id in bad
         ]
         return httpx.Response(200, json=answer, request=request)
 
