@@ -50,7 +50,7 @@ MUTANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 }
 """What each puts in place of the rules."""
 
-WITHIN = 60
+WITHIN = 200
 """Seeds within which each is caught."""
 
 

@@ -24,6 +24,9 @@ from tests.simulation.pop import prepare
 from tests.simulation.scenarios import play
 from tests.simulation.world import World
 
+EXCUSED = ("A plugin's hook failed", "'hook': 'startup'", "StorageUnavailable")
+"""What may be logged as an error: a POP whose disk is full cannot start when it has to note that it was superseded."""
+
 COLLECT_EVERY = 100
 """Runs after which what they left is thrown away."""
 
@@ -64,7 +67,8 @@ def _played(seed: int, folder: Path, logged: list[str]) -> Trace:
     with batches_of(world.plan.batch):
         run_to_end(loop, play_to_end())
     for error in (*loop.errors, *logged):
-        world.fail(f"unexpected: {error}")
+        if not all(part in error for part in EXCUSED):
+            world.fail(f"unexpected: {error}")
     loop.close()
     return Trace(seed, tuple(world.lines), world.broken[0] if world.broken else "")
 

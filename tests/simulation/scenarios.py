@@ -84,25 +84,41 @@ async def switch_back(world: World, clients: Clients) -> None:
 async def restored(world: World, clients: Clients, under_way: list[asyncio.Task[None]]) -> None:
     """The primary's disk breaks; it is started on an older copy, notices, and its backup takes over.
 
-    Clients wait until it has noticed. When its backup has no more than the copy, there is nothing to notice.
+    Clients wait until it has noticed; or they write on, while it cannot reach its backup. When the backup has no more
+    than the copy, or all of that was written over meanwhile, there is nothing to notice.
     """
     old, new = world.pops
     story = world.plan.failover
     await asyncio.sleep(story.lost_at)
-    copy, head = old.disk.copy(), world.look(old).head[0]
+    copy, before = old.disk.copy(), world.look(old)
     await asyncio.sleep(story.away)
-    if world.look(new).peer["applied_max_rev"] <= head:
+    if world.look(new).peer["applied_max_rev"] <= before.head[0]:
         await faults_alone(world, clients, under_way)
         return
-    clients.targets = []
     world.put_back(old, copy)
+    world.claims_hold = False
+    old.label = f"{old.name}/copy"
+    if story.busy:
+        world.network.cut(new, silently=False)
+        await world.start(old)
+        await asyncio.sleep(story.promoted_after * 2)
+        world.network.join_again(new)
+    else:
+        clients.targets = []
     await _to_the_end_of_faults(world, under_way)
-    await _fenced(world, old)
+    deadline = max(world.loop.now, world.leases_free) + HEALED_WITHIN
+    if not await world.until(lambda: world.look(old).role == "fenced" or (story.busy and world.are_equal()), deadline):
+        world.fail(f"{old.name} is an old copy, but has not noticed within {HEALED_WITHIN:.0f} s")
+    world.note(f"{old.name} is {world.look(old).role}")
     if world.look(old).role == "primary":
-        return
-    at_promotion = await _promote(world, new, ask=story.ask)
-    replayed = await _bring_back(world, clients, old, at_promotion, copied=head)
-    _check_after_failover(world, at_promotion, replayed)
+        await world.converge()
+        world.model.given = {entry_id: data for entry_id, (_, data) in before.contents.items()}
+        _check_alone(world)
+    else:
+        at_promotion = await _promote(world, new, ask=story.ask)
+        replayed = await _bring_back(world, clients, old, at_promotion, copied=before.head[0])
+        _check_after_failover(world, at_promotion, replayed)
+    world.claims_hold = True
 
 
 async def backup_restored(world: World, clients: Clients, under_way: list[asyncio.Task[None]]) -> None:
@@ -196,22 +212,33 @@ async def _fenced(world: World, old: Pop) -> None:
 
 
 def _check_kept(world: World, old: Pop, at_promotion: Standing, copied: int | None) -> None:
-    """Every write that the old primary acknowledged is at the new one, or is known to be missing there."""
+    """Every write that the old primary acknowledged is at the new one, or is known to be missing there.
+
+    copied: the head of the copy that it was restored from. Who restores one knows that what was written later is gone,
+    but for what the backup has.
+    """
     new, waiting = world.primary.name, world.look(old).queue
     fenced_at = world.observers[old.name].fenced_at
     epoch = world.look(world.primary).epoch - 1
     for write in world.model.done():
-        if write.pop != old.label:
-            continue
-        if fenced_at is not None and write.began > fenced_at:
+        if fenced_at is not None and write.pop == old.label and write.began > fenced_at:
             world.fail(f"{write} was acknowledged after {old.name} was fenced")
-        if copied is not None and write.rev > copied:
-            continue  # who restores an old copy knows that what came later is gone, but for what the backup has
+        if write.pop != (old.label if copied is None else old.name) or write.rev > (
+            write.rev if copied is None else copied
+        ):
+            continue
         kept, rev, _ = at_promotion.versions.get(write.entry_id, (0, 0, ""))
         if (kept, rev) < (epoch, write.rev) and waiting.get(write.entry_id, 0) < write.rev:
             world.fail(f"{write} of rev {write.rev} is neither at {new} nor listed as unreplicated")
-        if (kept, rev) == (epoch, write.rev) and at_promotion.contents[write.entry_id][1] != write.data:
+        same = copied is None and (kept, rev) == (epoch, write.rev)
+        if same and at_promotion.contents[write.entry_id][1] != write.data:
             world.fail(f"{new} was promoted with other content than {write}")
+    if copied is None:
+        return
+    for entry_id, (_, data) in at_promotion.contents.items():  # its revs mean two histories: only the content tells
+        newest = world.model.newest(entry_id, old.label)
+        if newest is not None and waiting.get(entry_id, 0) < newest.rev and data != newest.data:
+            world.fail(f"{newest} of rev {newest.rev} is neither at {new} nor listed as unreplicated")
 
 
 async def _settle(world: World, old: Pop, *, replay: bool) -> dict[str, str | None]:

@@ -39,8 +39,8 @@ class Failover(NamedTuple):
 
     `away`: how long it is gone, or cut off. `ask`: whether the promotion asks it. `replay`: what only it has is
     replayed; otherwise discarded. `meanwhile`: writes while it is filled anew. `crash_after`: it crashes while that
-    goes on. `mute`: the new primary cannot reach it, so it has to find out by itself. `back`: in the end it becomes the
-    primary again.
+    goes on. `back`: in the end it becomes the primary again. `mute`: the new primary cannot reach it, so it has to find
+    out by itself. `busy`: clients write to an old copy before it has noticed that it is one.
     """
 
     lost_at: float
@@ -53,6 +53,7 @@ class Failover(NamedTuple):
     crash_after: float | None
     back: bool
     mute: bool
+    busy: bool
 
 
 class Plan(NamedTuple):
@@ -104,6 +105,7 @@ def plan(chance: random.Random) -> Plan:
             crash_after=chance.uniform(0.0, 0.2) if chance.random() < 0.3 else None,
             back=chance.random() < 0.3,
             mute=chance.random() < 0.3,
+            busy=chance.random() < 0.5,
         ),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from clavitor_commercial_replication import queue
 from clavitor_commercial_replication.service import QUEUED
 
-from clavitor_host.errors import StorageUnavailable
+from clavitor_host.errors import ClavitorError, StorageUnavailable
 from clavitor_host.identity.models import SYSTEM
 from clavitor_host.identity.tokens import create_token, list_tokens, revoke_token
 from tests.simulation.chance import stream
@@ -97,8 +97,9 @@ class World:
         try:
             await pop.start()
             self.note(f"start {pop.name}")
-        except Crashed:
-            self.note(f"start {pop.name} failed")
+        except (Crashed, ClavitorError) as error:
+            pop.crash()
+            self.note(f"start {pop.name} failed: {type(error).__name__}")
 
     def crash(self, pop: Pop, why: str) -> None:
         """End a POP's process."""
