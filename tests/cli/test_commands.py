@@ -216,8 +216,8 @@ def test_a_taken_port_is_one_line_and_exit_code_4(serve: Any, clavitor: Any) -> 
 
 def test_several_workers_serve_and_stop_with_exit_code_0(serve: Any) -> None:
     server = serve("--workers", "2")
-    assert server.log.read_text().count("Starting Clavitor Vault") == 1
-    assert f"Listening on http://{server.bind}\n" in server.log.read_text()
+    log = server.log_with(f"Listening on http://{server.bind}\n")  # the first worker answers before all are there
+    assert log.count("Starting Clavitor Vault") == 1
     assert server.get("/healthz") == 200
     assert server.stop() == 0
 

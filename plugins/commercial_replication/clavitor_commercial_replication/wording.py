@@ -90,10 +90,9 @@ def seconds(value: float) -> str:
 
 
 def moment(micros: int | None) -> str:
-    """Return µs since the epoch as UTC time to the second, "" for None."""
-    if micros is None:
-        return ""
-    return datetime.fromtimestamp(micros // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Give a time of the database (µs since the epoch) for people: UTC, to the second. Empty when there is none."""
+    at = datetime.fromtimestamp((micros or 0) // 1_000_000, UTC)
+    return "" if micros is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 @contextmanager
