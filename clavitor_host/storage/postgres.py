@@ -224,7 +224,7 @@ class Engine:
             await uninterrupted(_release(connection))
             reraise(error)
         except BaseException:
-            await uninterrupted(_release(connection))
+            await uninterrupted(_abandon(connection))
             raise
         return Session(connection)
 
@@ -312,6 +312,17 @@ async def _fetch(connection: Connection, statement: Bound) -> list[Row]:
     if not records:
         return []
     return statement.rows(statement.columns or list(records[0].keys()), records)
+
+
+async def _abandon(connection: Connection) -> None:
+    """Give a connection back whose BEGIN was cancelled: the driver does not know whether the server has begun."""
+    try:
+        await connection.raw_connection.execute("ROLLBACK")
+    except DRIVER_ERRORS as error:
+        if not connection_is_lost(error):
+            raise
+    finally:
+        await _release(connection)
 
 
 async def _release(connection: Connection) -> None:

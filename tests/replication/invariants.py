@@ -166,6 +166,17 @@ async def drained(pair: Pair, within: float = HEALED) -> float:
         await asyncio.sleep(0.1)
 
 
+async def mirrored(pair: Pair, within: float = HEALED) -> None:
+    """Wait until the backup honours every token of the primary."""
+    async with asyncio.timeout(within):
+        while True:
+            (made,) = await ask(pair.primary, "SELECT count(*) AS n FROM tokens WHERE kind IN ('user', 'agent')")
+            (there,) = await ask(pair.backup, "SELECT count(*) AS n FROM replicated_tokens")
+            if made["n"] == there["n"]:
+                return
+            await asyncio.sleep(0.1)
+
+
 async def compared(pair: Pair, within: float = HEALED) -> None:
     """Wait until the POPs themselves have compared their hashes, from now on, and found them equal."""
     (before,) = await ask(pair.primary, "SELECT compared_at FROM replication_peer")

@@ -11,7 +11,7 @@ import pytest
 from clavitor_commercial_replication_testing.certificates import Authority, authority
 
 from tests.faults.workload import eventually
-from tests.replication.invariants import ask, counts, drained, read
+from tests.replication.invariants import ask, counts, drained, mirrored, read
 from tests.replication.pair import BACKUP, PRIMARY, Place
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ async def test_the_certificate_says_which_pop_it_is(two: Two, tmp_path: Path) ->
     context = ssl.create_default_context(cafile=signer.certificate)
     await _write(pair, context, "one")
     await drained(pair)
+    await mirrored(pair)
     async with httpx.AsyncClient(verify=context, headers=pair.primary.authorization) as client:
         answer = await client.get(f"{pair.backup.location}/api/entries/one-1")
         assert (answer.status_code, answer.json()["encrypted_data"]) == (200, "b25l")

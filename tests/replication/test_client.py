@@ -9,7 +9,7 @@ import pytest
 
 from clavitor_host.client import ReadOnly, VaultClient
 from tests.faults.workload import eventually
-from tests.replication.invariants import check, drained, role
+from tests.replication.invariants import check, drained, mirrored, role
 
 if TYPE_CHECKING:
     from tests.replication.conftest import Two
@@ -26,6 +26,7 @@ async def test_a_client_reads_on_and_writes_where_writes_are_taken(two: Two) -> 
         await vault.put("entry", ONE)
         assert (await vault.get("entry")).origin.as_of is None
         await drained(pair)
+        await mirrored(pair)
         await asyncio.to_thread(old.kill)
         read = await vault.get("entry")  # what this client wrote is there
         assert (read.encrypted_data, read.origin.url) == (ONE, new.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -127,3 +128,21 @@ async def test_waiting_for_a_connection_can_be_cancelled(database: Database, thi
     enough.set()
     await asyncio.gather(*holders)
     assert await database.execute(sa.insert(things).values(key="b")) == 1
+
+
+async def test_cancelled_while_it_begins(database: Database, things: sa.Table) -> None:
+    """The server may have begun when the driver does not know it: what comes next on the connection must not care."""
+    for delay in range(60):
+        for opened in (database.snapshot, database.transaction):
+
+            async def work(opened: Any = opened) -> None:
+                async with opened() as tx:
+                    await tx.fetch_val(COUNT)
+
+            task = asyncio.create_task(work())
+            await asyncio.sleep(delay * 0.00005)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            async with database.snapshot() as tx:
+                assert await tx.fetch_val(COUNT) == delay
+        assert await database.execute(sa.insert(things).values(key=str(delay))) == 1

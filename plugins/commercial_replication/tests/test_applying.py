@@ -213,7 +213,7 @@ async def test_a_user_is_refused_and_a_pop_is_good_nowhere_else(backup: Backup) 
     for role in ("ADMIN", "VIEWER"):
         client = await backup.client_for(role)
         response = await client.post(wire.PATH, content=wire.encode(batch(item("a", 1))))
-        assert code_of(response) == (403, "forbidden")
+        assert code_of(response) == (401, "unauthorized")
     shown = {"authorization": bearer(PRIMARY, backup.host.clock.now_us())}
     client = await backup.client(headers=shown)
     for method, path in (("GET", "/api/entries/a"), ("GET", "/api/v1/me"), ("PUT", "/api/entries/a")):

@@ -35,10 +35,12 @@ async def ask(pops: Pair, method: str, path: str, *, pop: str = "zurich-01", **o
     return await client.request(method, path, headers=headers, **options)
 
 
-def replayed(*items: Item, source_pop: str = "zurich-01", epoch: int | None = 1) -> dict[str, Any]:
+def replayed(
+    *items: Item, source_pop: str = "zurich-01", epoch: int | None = 1, stream_id: str | None = "replay"
+) -> dict[str, Any]:
     import json
 
-    numbers: dict[str, Any] = {} if epoch is None else {"epoch": epoch, "stream_id": "replay"}
+    numbers: dict[str, Any] = {} if epoch is None else {"epoch": epoch, "stream_id": stream_id}
     body: dict[str, Any] = json.loads(wire.encode(Batch(source_pop, items, **numbers)))
     return body
 
@@ -133,13 +135,24 @@ async def test_a_replay_is_a_regular_write_with_its_own_number_and_audit_row(pop
     ],
 )
 async def test_numbers_decide_what_a_replay_may_write(pops: Pair, item: Item, outcome: str) -> None:
+    """In the epoch of a stream that this POP has followed, revs tell which write is the later one."""
     before = await pops.primary.entries()
-    answer = await ask(pops, "POST", asking.REPLAY, json=replayed(item, epoch=2))
+    stream_id = (await state.required(pops.primary.host.db)).stream_id
+    sent = replayed(item, epoch=max(1, item.epoch or 0), stream_id=stream_id)
+    answer = await ask(pops, "POST", asking.REPLAY, json=sent)
     assert answer.json()[outcome] == [item.entry_id]
     if outcome != "written":
         assert await pops.primary.entries() == before
-    forced = await ask(pops, "POST", f"{asking.REPLAY}?overwrite=true", json=replayed(item, epoch=2))
+    forced = await ask(pops, "POST", f"{asking.REPLAY}?overwrite=true", json=sent)
     assert forced.json()["conflicts"] == []
+
+
+async def test_revs_of_another_stream_of_the_same_epoch_say_nothing(pops: Pair) -> None:
+    before = await pops.primary.entries()
+    other = Item("a", "update", encoded(b"other"), 5, 1, 9)
+    answer = await ask(pops, "POST", asking.REPLAY, json=replayed(other, stream_id="0" * 32))
+    assert answer.json() == {"written": [], "same": [], "conflicts": ["a"]}
+    assert await pops.primary.entries() == before
 
 
 @pytest.mark.parametrize(
