@@ -2,6 +2,6 @@
 
 from clavitor_host.plugins.frozen import frozen_set
 from clavitor_host.plugins.models import FrozenPlugin
-from clavitor_host.testing.harness import Harness, running_app, settings
+from clavitor_host.testing.harness import Harness, running, running_app, settings
 
-__all__ = ["FrozenPlugin", "Harness", "frozen_set", "running_app", "settings"]
+__all__ = ["FrozenPlugin", "Harness", "frozen_set", "running", "running_app", "settings"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 from quart import Quart
+from quart.testing import TestApp
 
 from clavitor_host.app import App, around, create_host
 from clavitor_host.clock import Clock
@@ -23,6 +24,8 @@ from clavitor_host.plugins.frozen import BundleInfo
 from clavitor_host.plugins.registry import PluginRegistry
 
 BASE_URL = "http://127.0.0.1:8400"
+PATIENCE = 60
+"""Seconds that an app may take to start, and to stop."""
 
 
 def settings(folder: Path, bundle: BundleInfo, environ: Mapping[str, str] | None = None, **flags: Any) -> Config:
@@ -79,5 +82,10 @@ async def running_app(
     app = create_host(config, bundle, clock=clock)
     app.host.boot_id = boot_id or app.host.boot_id
     web = around(app, hot_routes=hot_routes)
-    async with AsyncExitStack() as stack, web.test_app():
+    async with AsyncExitStack() as stack, running(web):
         yield Harness(app, web, stack)
+
+
+def running(web: Quart) -> TestApp:
+    """Return a context in which an app has started, and in the end stopped. A busy machine may take its time."""
+    return TestApp(web, startup_timeout=PATIENCE, shutdown_timeout=PATIENCE)

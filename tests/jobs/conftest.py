@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 import sqlalchemy as sa
 
@@ -28,6 +30,7 @@ class SteppedClock:
         self.start = datetime(2026, 1, 5, 12, tzinfo=UTC)
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._sequence = count()
+        self.database_busy: Callable[[], bool] = lambda: False
 
     def now_us(self) -> int:
         return round((self.start.timestamp() + self.seconds) * 1_000_000)
@@ -59,9 +62,11 @@ class SteppedClock:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let every task run until it waits for the clock or an event; the database answers in real time."""
-        for _ in range(4):
+        """Let every task run until it waits for the clock or an event. The database takes as long as it takes."""
+        quiet = 0
+        while quiet < 4:
             await asyncio.sleep(0.002)
+            quiet = 0 if self.database_busy() else quiet + 1
 
 
 @pytest.fixture
@@ -70,11 +75,24 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
+async def db(tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
     file = tmp_path / "vault.db"
     engine = sa.create_engine(f"sqlite:///{file}")
     metadata.create_all(engine, [job_runs, leases_table])
     engine.dispose()
+    asked: set[object] = set()
+    execute = aiosqlite.Connection._execute
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        question = object()
+        asked.add(question)
+        try:
+            return await execute(*arguments, **options)  # type: ignore[no-untyped-call]
+        finally:
+            asked.discard(question)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
+    clock.database_busy = lambda: bool(asked)
     database = Database(sqlite_url(file))
     await database.open()
     yield database

@@ -28,7 +28,7 @@ from clavitor_commercial_replication_testing.network import Network
 from clavitor_host.api import Change, Clock, Host, Plugin, Write, WriteSet, entries
 from clavitor_host.app import App, around, create_host
 from clavitor_host.plugins.frozen import BundleInfo
-from clavitor_host.testing import FrozenPlugin, Harness, settings
+from clavitor_host.testing import FrozenPlugin, Harness, running, settings
 from clavitor_host.testing.postgres import PostgresServer, missing
 
 PRIMARY_URL = "http://127.0.0.1:8501"
@@ -208,7 +208,7 @@ async def running_pop(
     if prepare is not None:
         prepare(app)
     web = around(app)
-    async with AsyncExitStack() as stack, web.test_app():
+    async with AsyncExitStack() as stack, running(web):
         if network is not None and url is not None:
             network.add(url, web)
         try:

@@ -14,8 +14,9 @@ Fault = Callable[[httpx.Request, Forward], Awaitable[httpx.Response]]
 
 
 class Network(httpx.AsyncBaseTransport):
-    """Routes by `host:port`. `cut`: nothing gets through. `requests`: all that were made, newest last, of which the
-    last thousand are kept. `faults`: what befalls the next requests, one each. `always`: what befalls the others."""
+    """Routes by `host:port`. `cut`: nothing gets through, nor the answers to what is on its way. `requests`: all that
+    were made, newest last, of which the last thousand are kept. `faults`: what befalls the next requests, one each.
+    `always`: what befalls the others."""
 
     def __init__(self) -> None:
         self.cut = False
@@ -36,6 +37,12 @@ class Network(httpx.AsyncBaseTransport):
         self.requests.append(request)
         if self.cut:
             raise httpx.ConnectError("the network is cut", request=request)
+        answer = await self._answer(request)
+        if self.cut:
+            raise httpx.ReadError("the network was cut", request=request)
+        return answer
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
         if self.faults:
             return await self.faults.popleft()(request, self._forward)
         if self.always is not None:
