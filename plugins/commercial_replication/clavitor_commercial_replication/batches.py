@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from clavitor_host.api import Transaction
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
+    from clavitor_commercial_replication.window import Window
 
 COUNT_INTERVAL = 1.0
 """Seconds for which the depth of a long queue is not counted again."""
@@ -84,24 +86,31 @@ class Batches:
             return await self._with_tokens(tx, batch)
 
     async def next(
-        self, known: State, *, after_rev: int, max_bytes: int, skip: Collection[str], alone: bool
+        self, known: State, window: Window, *, max_bytes: int, resting: Collection[str]
     ) -> tuple[Slice, Batch]:
-        """Return what to send next, and the request for it. alone: nothing else is on its way, so it can say how far
-        the backup then has everything."""
+        """Return what to send next, and the request for it. When nothing else is under way, it says how far the backup
+        then has everything. resting: entries that are left alone for now."""
         at = self._host.clock.now_us()
-        if alone and self.compare_in <= 0:
+        alone, after_rev = window.answered, window.cursor
+        skip = window.busy.union(resting) if resting else window.busy
+        look = partial(queue.look, after_rev=after_rev, max_bytes=max_bytes, skip=skip, settled=window.settled)
+        comparing = alone and self.compare_in <= 0
+        counting = self._host.clock.monotonic() - self._counted_at > COUNT_INTERVAL
+        buckets = None
+        if comparing or counting:
             async with self._host.db.snapshot() as tx:
-                found = await queue.look(tx, after_rev, max_bytes=max_bytes, skip=skip)
-                self._set_depth(await queue.depth(tx))
-                all_confirmed = self._depth == len(found.tasks)
-                buckets = await self._buckets(tx, all_confirmed, COMPARE_AGAIN) if found.tasks else None
+                found = await look(tx)
+                self._set_depth(await queue.depth(tx) - found.settled)
+                if comparing and found.tasks:
+                    buckets = await self._buckets(tx, self._depth == len(found.tasks), COMPARE_AGAIN)
         else:
-            found = await queue.look(self._host.db, after_rev, max_bytes=max_bytes, skip=skip)
-            buckets = None
+            found = await look(self._host.db)
+            if not found.more:
+                self._depth = len(found.tasks) + max(found.left_out, len(skip) - len(window.settled))
         batch = self.plain(known, found.tasks, at)._replace(buckets=buckets)
         if not found.tasks:
             return found, batch
-        batch = batch._replace(head_rev=found.head_rev, depth=await self._depth_of(found, len(skip)))
+        batch = batch._replace(head_rev=found.head_rev)
         # the lowest rev that is left behind tells nothing: an earlier write of its entry may be missing as well
         self.complete = alone and found.passed is None and not found.more
         return found, self._claiming(batch, at, complete=self.complete and not found.quarantined)
@@ -150,16 +159,6 @@ class Batches:
     async def _look_at_audit(self, tx: Transaction) -> None:
         audit_id, digest = await self._host.audit.head(tx)
         self._audit_head = f"{audit_id}:{digest}"
-
-    async def _depth_of(self, found: Slice, skipped: int) -> int:
-        """Return about how many entries wait: a long queue is not counted for every batch. skipped: those on their way
-        and those that rest."""
-        now = self._host.clock.monotonic()
-        if now - self._counted_at > COUNT_INTERVAL:
-            self._set_depth(await queue.depth(self._host.db))
-        elif not found.more:
-            self._depth = len(found.tasks) + skipped
-        return self._depth
 
     def _set_depth(self, depth: int) -> None:
         self._depth = depth

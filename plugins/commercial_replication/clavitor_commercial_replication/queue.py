@@ -42,6 +42,7 @@ _REPLACED = (
 )  # fmt: skip
 _DEPTH = sa.select(sa.func.count()).select_from(tables.queue)
 _OLDEST = sa.select(tables.queue.c.queued_at).order_by(tables.queue.c.rev).limit(1)
+_NONE: Mapping[str, int] = {}
 _REVS = {
     "sqlite": "IN (SELECT value FROM json_each(:revs))",
     "postgresql": "= ANY(CAST(:revs AS bigint[]))",
@@ -51,8 +52,9 @@ _REVS = {
 class Slice(NamedTuple):
     """What to send next, at one moment. `tasks`: in rev order. `head_rev`: the vault's then, 0 when there are no tasks.
 
-    `passed`: the lowest rev that was left out because its entry is in `skip`. `more`: there are rows behind these;
-    quarantined ones do not count: whether there are any is in `quarantined`.
+    `passed`: the lowest rev that was left out because its entry is in `skip`; `left_out`: how many were. `more`: there
+    are rows behind these; quarantined ones do not count: whether there are any is in `quarantined`. `settled`: how many
+    rows were left out because the backup has them.
     """
 
     tasks: list[Task]
@@ -60,6 +62,8 @@ class Slice(NamedTuple):
     passed: int | None = None
     more: bool = False
     quarantined: bool = False
+    left_out: int = 0
+    settled: int = 0
 
 
 async def look(
@@ -69,10 +73,15 @@ async def look(
     limit: int = MAX_ENTRIES,
     max_bytes: int = MAX_BYTES,
     skip: Collection[str] = (),
+    settled: Mapping[str, int] = _NONE,
 ) -> Slice:
     """Return what to send next: entries above `after_rev` that are neither quarantined nor in `skip`, at most `limit`
-    and of at most `max_bytes` of base64 text, but one at least while there is any."""
+    and of at most `max_bytes` of base64 text, but one at least while there is any.
+
+    settled: revs that the backup has, by entry id; these are left out, and nothing is passed over by that.
+    """
     passed: int | None = None
+    left_out = known = 0
     while True:
         values = {"after": after_rev, "limit": limit + 1, "max_bytes": max_bytes}
         rows = await source.fetch_all(_SLICE, values)
@@ -80,15 +89,18 @@ async def look(
         for number, row in enumerate(rows):
             if number == limit or (number and row["total"] > max_bytes):
                 break
-            if skip and row["entry_id"] in skip:
+            if settled and settled.get(row["entry_id"]) == row["rev"]:
+                known += 1
+            elif skip and row["entry_id"] in skip:
                 passed = passed or row["rev"]
+                left_out += 1
             else:
                 tasks.append(Task._make(list(row.values())[:_WIDTH]))
         else:
             head_rev, quarantined = (rows[0]["head_rev"], bool(rows[0]["quarantined"])) if rows else (0, False)
-            return Slice(tasks, head_rev, passed, quarantined=quarantined)
+            return Slice(tasks, head_rev, passed, False, quarantined, left_out, known)
         if tasks:
-            return Slice(tasks, row["head_rev"], passed, more=True, quarantined=bool(row["quarantined"]))
+            return Slice(tasks, row["head_rev"], passed, True, bool(row["quarantined"]), left_out, known)
         after_rev = rows[number - 1]["rev"]
 
 

@@ -8,25 +8,23 @@ so, and what was sent twice the backup knows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clavitor_commercial_replication import behind, fencing, queue, rules, state
+from clavitor_commercial_replication import behind, fencing, queue, state
 from clavitor_commercial_replication.backoff import FIRST, Backoff, Resting
 from clavitor_commercial_replication.batches import Batches
 from clavitor_commercial_replication.enlist import enlist, enlist_again
-from clavitor_commercial_replication.link import Link, LinkError, Refused, Rejected, Unauthorised
+from clavitor_commercial_replication.link import Link, LinkError, Rejected, Unauthorised
 from clavitor_commercial_replication.models import Answer, Batch, Failure, State, Task
+from clavitor_commercial_replication.trouble import Trouble
 from clavitor_commercial_replication.window import Window
 from clavitor_commercial_replication.words import entries
-from clavitor_host.api import StorageUnavailable, Transaction, log
+from clavitor_host.api import StorageUnavailable, Transaction
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
-
-ERROR_INTERVAL = 10.0
-"""Seconds for which the same error is not written down again."""
 
 MIN_BYTES = 64 * 1024
 """Base64 text below which batches are not made smaller, however small a body the other side takes."""
@@ -72,12 +70,9 @@ class Sender:
         self._service = service
         self._host = service.host
         self._batches = Batches(service)
-        self._backoff = Backoff()
+        self._trouble = Trouble(service)
         self._resting = Resting(service.host.clock)
         self._max_bytes = queue.MAX_BYTES
-        self._alerted = False
-        self._split: int | None = None  # the epoch of which the other POP is the primary, too
-        self._noted: tuple[str, float] = ("", 0.0)
         self._next_heartbeat = 0.0
         self._next_tokens = 0.0
         self._failed: list[Task] = []
@@ -147,14 +142,11 @@ class Sender:
 
     async def _launch(self, window: Window, known: State) -> bool:
         """Send the next batch on its way; False when nothing waits."""
-        skip = window.busy | self._resting.ids if self._resting.ids else window.busy
-        found, batch = await self._batches.next(
-            known, after_rev=window.cursor, max_bytes=self._max_bytes, skip=skip, alone=window.empty
-        )
+        found, batch = await self._batches.next(known, window, max_bytes=self._max_bytes, resting=self._resting.ids)
         window.looked(found)
         if not found.tasks:
             return False
-        window.start(self._deliver(known, found.tasks, batch), found.tasks)
+        window.start(self._send(window, known, found.tasks, batch), found.tasks)
         return True
 
     async def _has_tokens(self) -> bool:
@@ -203,12 +195,18 @@ class Sender:
             count = len(batch.tokens or ())
             await self._host.edition.alert_operator(
                 "REPLICATION_TOKENS_REFUSED",
-                f"The backup POP does not take the {count:,} tokens of this POP's clients, so new ones do not read "
+                f"The backup POP does not take the list of this POP's {count:,} tokens, so new ones do not read "
                 f"there and revoked ones still do. {error.detail}",
                 {"tokens": count, "status": error.status},
             )
 
-    async def _deliver(self, known: State, tasks: Sequence[Task], batch: Batch) -> None:
+    async def _send(self, window: Window, known: State, tasks: Sequence[Task], batch: Batch) -> None:
+        """Send a batch. Once the backup has all of it, the next one may leave: that is written down beside it."""
+        await self._deliver(known, tasks, batch, lambda: window.settle(tasks))
+
+    async def _deliver(
+        self, known: State, tasks: Sequence[Task], batch: Batch, settled: Callable[[], None] | None = None
+    ) -> None:
         """Send a batch and take in what became of each entry. Raises `LinkError`: then nothing has."""
         try:
             answer = await self._request(batch)
@@ -218,7 +216,7 @@ class Sender:
         except LinkError:
             self._failed.extend(tasks)
             raise
-        await self._confirm(known, tasks, batch, answer)
+        await self._confirm(known, tasks, batch, answer, settled)
         await self._look_after(known, tasks, answer)
 
     async def _request(self, batch: Batch) -> Answer:
@@ -233,8 +231,15 @@ class Sender:
                 raise
             return await self._link.apply(batch)
 
-    async def _confirm(self, known: State, tasks: Sequence[Task], batch: Batch, answer: Answer) -> None:
-        """Forget what the backup has, and note how it is."""
+    async def _confirm(
+        self,
+        known: State,
+        tasks: Sequence[Task],
+        batch: Batch,
+        answer: Answer,
+        settled: Callable[[], None] | None = None,
+    ) -> None:
+        """Forget what the backup has, and note how it is. settled: called before, when it has all of it."""
         await self._check_behind(batch, answer)
         if _has_lost(batch, answer):
             raise Replaced(batch, answer)
@@ -256,14 +261,17 @@ class Sender:
                 peer[name] = value
         if batch.buckets is not None and answer.differing is not None:
             peer |= {"compared_at": at, "mismatches": len(answer.differing)}
-        acks = [(task.entry_id, task.rev) for task in done]
-        await self._host.writer.submit(self._record, Confirmed(acks, at, (batch.epoch, batch.stream_id), peer))
-        self._service.metrics.acknowledged.observe_many([max(at - task.queued_at, 0) / 1_000_000 for task in done])
         if done:
             self._refused = 0
             self._refusals.reset()
             self._max_bytes = min(self._max_bytes + MIN_BYTES, queue.MAX_BYTES)
-        self._succeeded()
+        if settled is not None and len(done) == len(tasks):
+            settled()
+        acks = [(task.entry_id, task.rev) for task in done]
+        await self._host.writer.submit(self._record, Confirmed(acks, at, (batch.epoch, batch.stream_id), peer))
+        self._service.metrics.acknowledged.observe_many([max(at - task.queued_at, 0) / 1_000_000 for task in done])
+        self._trouble.over()
+        self._next_heartbeat = self._host.clock.monotonic() + self._service.config.heartbeat_interval
 
     async def _record(self, tx: Transaction, confirmed: Sequence[Confirmed]) -> Sequence[None]:
         await self._host.vault.lock(tx)
@@ -344,16 +352,10 @@ class Sender:
         if again:
             await self._try_later(again, all_failed=len(again) == len(tasks))
 
-    async def _count(self, tasks: Sequence[Task]) -> None:
-        """Count one more failed attempt of each."""
-        async with self._host.db.transaction() as tx:
-            await self._host.vault.lock(tx)
-            await queue.retried(tx, tasks)
-
     async def _try_later(self, tasks: Sequence[Task], *, all_failed: bool) -> None:
-        await self._count(tasks)
+        await self._trouble.count(tasks)
         if all_failed or not self._resting.has_room:
-            raise LinkError("failed", f"The other POP could not take {len(tasks)} entries, {tasks[0].entry_id} first.")
+            raise LinkError("failed", f"The other POP could not take {entries(len(tasks))}, {tasks[0].entry_id} first.")
         self._service.metrics.failures.labels("failed").inc()
         for task in tasks:
             self._resting.add(task)
@@ -387,69 +389,16 @@ class Sender:
                 {"entry_id": task.entry_id, "rev": task.rev, "error": error},
             )
         if self._refused % REFUSED_IN_A_ROW == 0:
-            detail = f"The other POP has refused {self._refused} entries, and taken none in between. The last: {error}"
+            detail = f"The other POP has refused {entries(self._refused)}, and taken none in between. The last: {error}"
             raise LinkError("quarantined_many", detail, wait=self._refusals.next())
 
-    # --- trouble -------------------------------------------------------------------------------------------------
-
     async def _pause(self, error: LinkError) -> None:
-        """Note what went wrong, draw the consequences, and wait before the next stretch."""
-        self._service.metrics.failures.labels(error.reason).inc()
+        """Let a stretch end for what went wrong, and wait before the next one."""
         self._resting.clear()
         failed, self._failed = self._failed, []
-        with suppress(StorageUnavailable):
-            if await self._fenced_by(error):
-                return
-            if failed:
-                await self._count(failed)
-            await self._note(error)
-        if isinstance(error, (Refused, Rejected)) and not self._alerted:
-            self._alerted = True
-            if self._split is not None:
-                message = (
-                    f"Both POPs are the primary, of the same epoch {self._split}, and take writes. Decide which one "
-                    "goes on, and run `clavitor replication promote --force` there: the other one then turns read-only."
-                )
-                await self._host.edition.alert_operator("REPLICATION_SPLIT_BRAIN", message, {"epoch": self._split})
-            else:
-                message = f"The backup POP refuses to replicate. {error.detail}"
-                await self._host.edition.alert_operator("REPLICATION_REFUSED", message, {"status": error.status})
+        seconds = await self._trouble.take(error, failed)
         await self._close()
-        await self._host.clock.sleep(max(self._backoff.next(), min(error.wait, self._backoff.longest)))
-
-    async def _fenced_by(self, error: LinkError) -> bool:
-        """Fence this POP when the other one knows of a later primary; tell whether it did."""
-        epoch = error.body.get("epoch")
-        self._split = None
-        if error.status != 409 or type(epoch) is not int:
-            return False
-        known = await state.required(self._host.db)
-        both = known.role == error.body.get("role") == "primary" and known.epoch == epoch
-        self._split = epoch if both else None
-        if known.role != "primary" or not rules.is_stale(known.epoch, epoch):
-            return False
-        await fencing.fence(self._service, "superseded", epoch)
-        return (await state.required(self._host.db)).role != "primary"
-
-    async def _note(self, error: LinkError) -> None:
-        """Write an error down for `status`: when it is a new one, or after a while."""
-        text, now = f"{error.reason}: {error.detail}", self._host.clock.monotonic()
-        if text == self._noted[0] and now - self._noted[1] < ERROR_INTERVAL:
-            return
-        if text != self._noted[0]:
-            log.warning("Replication to the backup POP is held up", reason=error.reason, detail=error.detail)
-        self._noted = (text, now)
-        async with self._host.db.transaction() as tx:
-            await self._host.vault.lock(tx)
-            await state.update_peer(tx, last_error=text[:500], last_error_at=self._host.clock.now_us())
-
-    def _succeeded(self) -> None:
-        if self._noted[0]:
-            log.info("Replication to the backup POP goes on")
-        self._noted = ("", 0.0)
-        self._alerted = False
-        self._backoff.reset()
-        self._next_heartbeat = self._host.clock.monotonic() + self._service.config.heartbeat_interval
+        await self._host.clock.sleep(seconds)
 
     async def _close(self) -> None:
         link, self._link = self._link, None

@@ -21,3 +21,18 @@ def lasting(seconds: float) -> str:
 def entries(count: int) -> str:
     """Return a number of entries in words."""
     return "1 entry" if count == 1 else f"{count:,} entries"
+
+
+def writes(count: int) -> str:
+    """Return a number of writes in words."""
+    return "1 write" if count == 1 else f"{count:,} writes"
+
+
+def tokens(count: int) -> str:
+    """Return a number of tokens in words."""
+    return "1 token" if count == 1 else f"{count:,} tokens"
+
+
+def are(count: int) -> str:
+    """Return the verb that goes with so many."""
+    return "is" if count == 1 else "are"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -24,9 +24,9 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sender, "run", idle)
 
 
-async def ids(pop: Pop, after: int = 0, *, skip: Collection[str] = (), **options: int) -> list[str]:
+async def ids(pop: Pop, after: int = 0, **options: Any) -> list[str]:
     async with pop.host.db.snapshot() as tx:
-        return [task.entry_id for task in (await queue.look(tx, after, skip=skip, **options)).tasks]
+        return [task.entry_id for task in (await queue.look(tx, after, **options)).tasks]
 
 
 async def quarantine(pop: Pop, entry_id: str, rev: int) -> bool:
@@ -66,6 +66,16 @@ async def test_what_is_on_its_way_is_passed_over(lone_primary: Pop) -> None:
     assert (found.passed, found.more) == (2, True)
 
 
+async def test_what_the_backup_has_is_left_out_and_tells_nothing(lone_primary: Pop) -> None:
+    for name in "abca":
+        await lone_primary.put(name)
+    found = await queue.look(lone_primary.host.db, skip={"a", "b"}, settled={"b": 2})
+    assert ([task.entry_id for task in found.tasks], found.passed, found.settled) == (["c"], 4, 1)
+    found = await queue.look(lone_primary.host.db, skip={"a", "b"}, settled={"a": 4, "b": 2})
+    assert ([task.entry_id for task in found.tasks], found.passed, found.settled) == (["c"], None, 2)
+    assert await ids(lone_primary, limit=1, skip={"b", "c"}, settled={"b": 2, "c": 3}) == ["a"]
+
+
 async def test_whether_there_is_more_behind_a_batch_is_known(lone_primary: Pop) -> None:
     for name in "abcd":
         await lone_primary.put(name, b"x" * 300)
@@ -76,7 +86,7 @@ async def test_whether_there_is_more_behind_a_batch_is_known(lone_primary: Pop) 
     await quarantine(lone_primary, "d", 4)
     found = await queue.look(lone_primary.host.db, limit=3)
     assert (len(found.tasks), found.head_rev, found.more, found.quarantined) == (3, 4, False, True)
-    assert await queue.look(lone_primary.host.db, 4) == ([], 0, None, False, False)
+    assert await queue.look(lone_primary.host.db, 4) == queue.Slice([])
 
 
 async def test_only_the_confirmed_rev_is_cleared(lone_primary: Pop) -> None:

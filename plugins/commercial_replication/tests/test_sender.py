@@ -146,6 +146,42 @@ async def test_a_write_that_comes_while_its_entry_is_on_its_way_stays_dirty(pops
     assert (await pops.backup.entries())["a"]["encrypted_data"] == encoded(b"two")
 
 
+async def test_the_next_batch_leaves_while_it_is_written_down_that_the_last_one_arrived(
+    pops: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that the backup then has everything, since it does; a later write of what it has waits."""
+    await greeted(pops)
+    noted, go = asyncio.Event(), asyncio.Event()
+    submit = pops.primary.host.writer.submit
+
+    async def slow(apply: Any, op: Any, **options: Any) -> Any:
+        if isinstance(op, sender.Confirmed) and op.acks:
+            noted.set()
+            await go.wait()
+        return await submit(apply, op, **options)
+
+    monkeypatch.setattr(pops.primary.host.writer, "submit", slow)
+    first = await pops.primary.put("a", b"one")
+    await noted.wait()
+    noted.clear()
+    await pops.primary.put("b")
+    await noted.wait()
+    assert (await pops.backup.entries()).keys() == {"a", "b"}
+    assert await pops.primary.depth() == 2
+    told = body_of(pops.network.requests[-1])
+    assert (told["complete_rev"], told["depth"]) == (first.rev + 1, 1)
+    noted.clear()
+    await pops.primary.put("a", b"two")
+    await pops.primary.put("c")
+    await noted.wait()
+    assert batches(pops)[-1] == ["c"]
+    told = body_of(pops.network.requests[-1])
+    assert (told.get("complete_rev"), told["depth"]) == (None, 2)
+    go.set()
+    await pops.settled()
+    assert (await pops.backup.entries())["a"]["encrypted_data"] == encoded(b"two")
+
+
 async def test_an_entry_never_travels_twice_at_once(quick_pops: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its next write waits, also while the window has room and others pass it."""
     pops = quick_pops
@@ -213,12 +249,22 @@ async def test_a_request_claims_no_more_than_it_completes(quick_pops: Pair) -> N
     for number in range(105):
         await pops.primary.put(f"e{number}")
     arrived = []
+    both = asyncio.Event()
 
     async def held(request: httpx.Request, forward: Forward) -> httpx.Response:
         arrived.append(body_of(request))
-        await asyncio.sleep(0.05)
+        if len(arrived) == 3:
+            both.set()
+        elif len(arrived) == 2:
+            await both.wait()
         return await forward(request)
 
+    pops.network.requests.clear()
+
+    async def asked_twice() -> bool:
+        return len(pops.network.requests) >= 2
+
+    await until(asked_twice)  # the second request knows of all writes
     pops.network.always = held
     pops.network.cut = False
     await pops.settled()

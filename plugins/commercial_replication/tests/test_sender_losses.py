@@ -17,7 +17,7 @@ from clavitor_commercial_replication.models import MirroredToken, Peer
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, pair, until
 from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.failover import Ears, heard
-from clavitor_commercial_replication_testing.network import Forward, answering
+from clavitor_commercial_replication_testing.network import Forward, answering, lost_before
 
 from clavitor_host.api import Write
 
@@ -210,7 +210,7 @@ async def test_an_answer_of_another_epoch_says_nothing_of_this_one(quick_pops: P
         answer = await forward(request)
         arrived.set()
         await go.wait()
-        pops.network.cut = True
+        pops.network.always = lost_before
         return answer
 
     pops.network.faults.append(held)
