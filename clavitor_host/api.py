@@ -1,6 +1,6 @@
 """What plugins may import, besides `clavitor_host.hookspecs`. Everything here is part of the versioned contract."""
 
-from clavitor_host import API_VERSION, log
+from clavitor_host import API_VERSION, log, terminal
 from clavitor_host.audit.models import AuditEntry, AuditEvent
 from clavitor_host.clock import Clock
 from clavitor_host.config.values import ResolvedBy
@@ -122,6 +122,7 @@ __all__ = [
     "retry_after",
     "revoke_tokens",
     "status_phrase",
+    "terminal",
     "token_grants",
     "unauthorized",
     "unmatched_reply",

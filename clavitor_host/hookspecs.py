@@ -199,7 +199,10 @@ def migrations() -> Migrations:
 
 @hook("contribution", "sync")
 def commands() -> Sequence[typer.Typer]:
-    """Return subcommands of `clavitor`. Called only when the command line needs them."""
+    """Return subcommands of `clavitor`. Called only when the command line needs them.
+
+    They write and ask with `clavitor_host.api.terminal`, as the host's own do.
+    """
     raise AssertionError
 
 

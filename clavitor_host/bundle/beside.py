@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from clavitor_host import strict_json
 from clavitor_host.bundle.errors import BundleError
-from clavitor_host.bundle.names import printable
 from clavitor_host.strict_json import StrictJSONError
+from clavitor_host.terminal import printable
 
 CHECKSUM = ".sha256"
 SBOM = ".cdx.json"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from clavitor_host.bundle.errors import BundleError
 from clavitor_host.bundle.launcher.stage2 import MANIFEST
-from clavitor_host.bundle.names import printable
+from clavitor_host.terminal import printable
 
 FORMAT = 1
 PLUGINS = "clavitor_frozen.py"

@@ -1,4 +1,4 @@
-"""Names as everything here compares and shows them: of distributions, of members, and in messages."""
+"""Names as everything here compares them: of distributions and of members."""
 
 from __future__ import annotations
 
@@ -18,8 +18,3 @@ def is_plain(member: str) -> bool:
 
 PLAIN = "no name for a member: plain ASCII, relative, without . and .. is needed"
 """Why a name is refused that is not plain."""
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line and without control characters."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

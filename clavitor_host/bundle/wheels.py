@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clavitor_host.bundle.errors import BundleError
-from clavitor_host.bundle.names import normalized, printable
+from clavitor_host.bundle.names import normalized
+from clavitor_host.terminal import printable
 
 _EXTENSION = re.compile(r"[^/.]+(\.cpython-311-x86_64-linux-gnu|\.abi3)?\.so")
 _SHARED = re.compile(r"\.so(\.\d+)*$")

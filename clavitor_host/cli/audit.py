@@ -12,10 +12,10 @@ import typer
 
 from clavitor_host.cli.exit_codes import ExitCode
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import write_json
 from clavitor_host.cli.progress import progress_bar
 from clavitor_host.cli.prompts import UsageError
 from clavitor_host.errors import ClavitorError
+from clavitor_host.terminal import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

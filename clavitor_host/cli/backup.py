@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import note, write_json
 from clavitor_host.cli.progress import progress_bar
+from clavitor_host.terminal import note, write_json
 
 app = typer.Typer()
 

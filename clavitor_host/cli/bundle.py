@@ -9,9 +9,10 @@ import typer
 
 from clavitor_host.cli.bundle_checks import register
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import facts, note, table, write_json
+from clavitor_host.cli.output import table
 from clavitor_host.cli.progress import progress_bar
 from clavitor_host.cli.prompts import UsageError
+from clavitor_host.terminal import facts, note, write_json
 
 app = typer.Typer(help="Build, prove and compare bundles.", no_args_is_help=True)
 

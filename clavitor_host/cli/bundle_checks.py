@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import facts, note, table, write_json
+from clavitor_host.cli.output import table
 from clavitor_host.cli.progress import progress_bar
 from clavitor_host.cli.prompts import UsageError
+from clavitor_host.terminal import can_ask, facts, note, write_json
 
 if TYPE_CHECKING:
     from clavitor_host.bundle.checks.models import Check
@@ -143,8 +144,6 @@ def diff(
 
 
 def _passphrase(key: Path, file: Path | None) -> bytes:
-    import sys
-
     from clavitor_host.bundle.beside import read_file
     from clavitor_host.bundle.errors import BundleError
 
@@ -156,7 +155,7 @@ def _passphrase(key: Path, file: Path | None) -> bytes:
         if not line:
             raise BundleError(f"{file}: its first line, the passphrase, is empty")
         return line
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise UsageError(f"{key} is encrypted, and there is no terminal to ask for its passphrase: --passphrase-file")
     from getpass import getpass
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import write_json
+from clavitor_host.terminal import write_json
 
 app = typer.Typer(help="Check, show and document the configuration.", no_args_is_help=True)
 

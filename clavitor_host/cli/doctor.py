@@ -10,8 +10,9 @@ import typer
 
 from clavitor_host.cli.exit_codes import ExitCode
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import table, write_json
+from clavitor_host.cli.output import table
 from clavitor_host.errors import ClavitorError, ConfigError
+from clavitor_host.terminal import write_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

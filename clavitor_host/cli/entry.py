@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import moment, note, table, write_json
+from clavitor_host.cli.output import table
 from clavitor_host.cli.prompts import UsageError, read_text
+from clavitor_host.terminal import moment, note, write_json
 
 if TYPE_CHECKING:
     from clavitor_host.client import Origin, VaultClient, VaultEntry

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import table, write_json
+from clavitor_host.cli.output import table
+from clavitor_host.terminal import write_json
 
 app = typer.Typer()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Never
 
+from clavitor_host import terminal
 from clavitor_host.errors import ClavitorError
 
 
@@ -23,7 +23,7 @@ def read_secret(what: str, *, from_stdin: bool, flag: str) -> str:
         if not text:
             raise UsageError(f"{flag}: standard input holds no {what}")
         return text
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not terminal.can_ask():
         raise UsageError(f"no terminal to ask for the {what}: give it on standard input with {flag}")
     from getpass import getpass
 
@@ -47,15 +47,7 @@ def read_text(file: Path) -> str:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Return when `yes`, or when the person at the terminal agrees. Raises UsageError, or ClavitorError for a no."""
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("no terminal to ask at: confirm with --yes")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        _stop()
-
-
-def _stop() -> Never:
-    raise ClavitorError("nothing was changed")
+    try:
+        terminal.confirm(question, yes=yes)
+    except terminal.NobodyThere as error:
+        raise UsageError(str(error)) from None

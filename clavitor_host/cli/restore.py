@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import write_json
 from clavitor_host.cli.progress import progress_bar
+from clavitor_host.terminal import write_json
 
 app = typer.Typer()
 

@@ -9,9 +9,9 @@ import typer
 
 from clavitor_host.cli.exit_codes import ExitCode
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import facts, write_json
 from clavitor_host.cli.prompts import read_text
 from clavitor_host.errors import ClavitorError
+from clavitor_host.terminal import facts, write_json
 
 app = typer.Typer()
 

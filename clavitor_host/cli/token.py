@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import moment, note, table, write_json
+from clavitor_host.cli.output import table
 from clavitor_host.cli.prompts import UsageError
 from clavitor_host.identity.models import SYSTEM
+from clavitor_host.terminal import moment, note, write_json
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clavitor_host.cli.invocation import Invocation
-from clavitor_host.cli.output import facts, moment, table, write_json
+from clavitor_host.cli.output import table
 from clavitor_host.cli.prompts import UsageError, confirm, read_secret
 from clavitor_host.identity.models import SYSTEM, Role
+from clavitor_host.terminal import facts, moment, write_json
 
 if TYPE_CHECKING:
     from clavitor_host.host import Host

@@ -14,7 +14,7 @@ from clavitor_host.bundle.checks.bytecode import BYTES_A_SECOND, BytecodeScan, T
 from clavitor_host.bundle.checks.models import Check, Fault, checked, count, skipped
 from clavitor_host.bundle.checks.upstream import upstream
 from clavitor_host.bundle.fingerprints import CERTAIN, Fingerprints
-from clavitor_host.bundle.names import printable
+from clavitor_host.terminal import printable
 
 Read = Callable[[str], bytes]
 

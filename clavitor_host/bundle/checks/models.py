@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from clavitor_host.bundle.names import printable
+from clavitor_host.terminal import printable
 
 if TYPE_CHECKING:
     from clavitor_host.bundle.archive import Artifact

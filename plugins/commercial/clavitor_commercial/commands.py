@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
 from clavitor_commercial.telemetry import Telemetry
-from clavitor_host.api import Host
+from clavitor_host.api import Host, terminal
 
 UNHEALTHY = 5
 """Exit code: the command worked, and what it checked is not well."""
@@ -36,7 +34,7 @@ async def preview(ctx: typer.Context) -> None:
         print(json.dumps(body, separators=(",", ":")))
         return
     config = telemetry.config
-    _note(
+    terminal.note(
         f"POST {config.telemetry_host}/v1/metrics, every {config.telemetry_interval} s"
         if telemetry.enabled
         else "Telemetry is off: nothing is sent. With a telemetry host this would be:"
@@ -55,7 +53,7 @@ async def status(ctx: typer.Context) -> None:
         report = await telemetry.report()
         trouble = await telemetry.trouble()
     if ctx.obj.json:
-        print(json.dumps({**report, "trouble": trouble}))
+        terminal.write_json({**report, "trouble": trouble})
     else:
         _write(report, trouble)
     if trouble:
@@ -74,23 +72,11 @@ def _write(report: dict[str, Any], trouble: str | None) -> None:
         fares = report[name]
         waiting = f"{fares['spooled']} waiting"
         if fares["spooled"]:
-            waiting += f", the oldest since {_moment(fares['oldest_at'])}"
+            waiting += f", the oldest since {terminal.moment(fares['oldest_at'])}"
         lines.append((name, waiting))
-        lines.append((f"{name} last success", _moment(fares["last_success_at"]) or "never"))
+        lines.append((f"{name} last success", terminal.moment(fares["last_success_at"]) or "never"))
         if fares["last_error"]:
-            lines.append((f"{name} last error", f"{_moment(fares['last_error_at'])} {fares['last_error']}"))
-    width = max(len(name) for name, _ in lines) + 1
-    for name, text in lines:
-        print(f"{name + ':':<{width}} {text}")
+            lines.append((f"{name} last error", f"{terminal.moment(fares['last_error_at'])} {fares['last_error']}"))
+    terminal.facts(lines)
     if trouble:
-        _note(trouble)
-
-
-def _moment(micros: int | None) -> str:
-    if micros is None:
-        return ""
-    return datetime.fromtimestamp(micros // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
+        terminal.note(trouble)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from clavitor_commercial_replication import digests, fencing, mirror, rules, state, tables
 from clavitor_commercial_replication.merging import ACTOR, CATEGORY, Merge
 from clavitor_commercial_replication.models import Answer, Batch, Peer, State
+from clavitor_commercial_replication.words import are, entries
 from clavitor_host.api import AuditEntry, PointRead, Problem, StorageUnavailable, Transaction, problem
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ async def _tell(service: Replication, pop: str, answer: Answer) -> None:
     if conflicts:
         await service.host.edition.alert_operator(
             CONFLICT_ALERT,
-            f"{len(conflicts)} entries of {pop} are refused: this POP has other content under the same number.",
+            f"{entries(len(conflicts))} of {pop} {are(len(conflicts))} refused: this POP has other content under the same "
+            "number.",
             {"pop": pop, "entries": conflicts[:20], "count": len(conflicts)},
         )
 

@@ -7,20 +7,16 @@ when all is well and equal, else with 5.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clavitor_host.api import ClavitorError
+from clavitor_host.api import ClavitorError, terminal
 
 if TYPE_CHECKING:
-    from clavitor_commercial_replication.promotion import Preview
     from clavitor_commercial_replication.service import Replication
-    from clavitor_commercial_replication.verify import Comparison, Repaired
 
 UNHEALTHY = 5
 """Exit code: the command worked, and what it checked is not well."""
@@ -59,9 +55,9 @@ async def status(ctx: typer.Context) -> None:
         facts, found = await facts_of(service), await report(service)
         wrong = problems(facts, service.config.stalled_after) if facts else ["Replication is off: no role is set."]
     if ctx.obj.json:
-        _write_json(found if facts else {**found, "healthy": False, "problems": wrong})
+        terminal.write_json(found if facts else {**found, "healthy": False, "problems": wrong})
     else:
-        _facts(described(facts) if facts else [])
+        terminal.facts(described(facts) if facts else [])
         print("\n".join(wrong) if wrong else "All is well.")
     if wrong:
         raise typer.Exit(UNHEALTHY)
@@ -85,6 +81,7 @@ async def verify(
 
     Exits with 0 when both are equal, but for what is on its way, else with 5.
     """
+    from clavitor_commercial_replication import telling
     from clavitor_commercial_replication import verify as verifying
     from clavitor_commercial_replication.asking import linked
 
@@ -94,7 +91,7 @@ async def verify(
         found = await verifying.compare(service, link)
         repaired = None
         if discard:
-            _confirm_discard(found, yes=yes)
+            telling.confirm_discard(found, yes=yes)
         if repair and found.unexplained:
             await verifying.recount(service)
         if repair and found.differences:
@@ -107,7 +104,10 @@ async def verify(
         stale = service.config.stalled_after
         late = after.oldest is not None and service.host.clock.now_us() - after.oldest > stale * 1_000_000
     well = not (after.differences or after.unexplained or after.quarantined or late)
-    _tell_verified(ctx, found, repaired, after, well=well)
+    if ctx.obj.json:
+        terminal.write_json(telling.verified(found, repaired, after, well=well))
+    else:
+        telling.tell_verified(found, repaired, after, well=well)
     if not well:
         raise typer.Exit(UNHEALTHY)
 
@@ -125,21 +125,24 @@ async def promote(
 
     The old primary turns read-only as soon as it hears of it, and keeps what only it has.
     """
-    from clavitor_commercial_replication import promotion
+    from clavitor_commercial_replication import promotion, telling
 
     async with _started(ctx) as service:
         preview = await promotion.preview(service)
+        if dry_run and ctx.obj.json:
+            terminal.write_json({**preview._asdict(), "promoted": False})
+            return
         if dry_run:
-            _tell_preview(ctx, preview, done=False)
+            telling.tell_preview(preview)
             return
         if preview.obstacles and not force:
             raise ClavitorError(f"{' '.join(preview.obstacles)} Nothing was changed; --force does it nevertheless")
         if not ctx.obj.json:
-            _tell_preview(ctx, preview, done=False)
-        _confirm("Make this POP the primary?", yes=yes)
+            telling.tell_preview(preview)
+        terminal.confirm("Make this POP the primary?", yes=yes)
         done = await promotion.promote(service, force=force)
     if ctx.obj.json:
-        _tell_preview(ctx, done, done=True)
+        terminal.write_json({**done._asdict(), "promoted": True})
     else:
         print(f"This POP is the primary now, of epoch {done.new_epoch}.")
 
@@ -151,7 +154,6 @@ async def unreplicated(
 ) -> None:
     """List the writes that the other POP has not confirmed, and why it refuses one."""
     from clavitor_commercial_replication import fencing
-    from clavitor_commercial_replication.wording import moment
 
     rows: list[dict[str, Any]] = []
     async with _started(ctx) as service:
@@ -161,11 +163,11 @@ async def unreplicated(
             rows += [{**row._asdict(), **({"encrypted_data": payloads[row.rev]} if data else {})} for row in page]
             after = page[-1].rev
     if ctx.obj.json:
-        _write_json({"entries": rows})
+        terminal.write_json({"entries": rows})
         return
-    _table(
+    terminal.table(
         ("ENTRY", "OPERATION", "REV", "WRITTEN", "BYTES", "REFUSED"),
-        [(r["entry_id"], r["operation"], r["rev"], moment(r["at"]), r["size"], r["error"] or "") for r in rows],
+        [(r["entry_id"], r["operation"], r["rev"], terminal.moment(r["at"]), r["size"], r["error"]) for r in rows],
     )
 
 
@@ -192,13 +194,12 @@ async def replay(
     async with _started(ctx) as service:
         done = await fencing.replay(service, wanted, overwrite=overwrite, url=url)
     if ctx.obj.json:
-        _write_json(done._asdict())
+        terminal.write_json(done._asdict())
     else:
         print(f"Written on the primary: {len(done.written)}. There already: {len(done.same)}.")
         for entry_id in done.conflicts:
-            print(
-                f"conflict: {_safe(entry_id)} was written on the primary later, or is not wanted there; it stays here"
-            )
+            shown = terminal.printable(entry_id)
+            print(f"conflict: {shown} was written on the primary later, or is not wanted there; it stays here")
     if done.conflicts:
         raise typer.Exit(UNHEALTHY)
 
@@ -207,14 +208,15 @@ async def replay(
 async def discard(ctx: typer.Context, entry_ids: Ids = None, every: All = False, yes: Yes = False) -> None:
     """Give up writes that only this POP has: the next re-seed removes them for good."""
     from clavitor_commercial_replication import fencing
+    from clavitor_commercial_replication.words import writes
 
     wanted = _wanted(entry_ids, every=every)
     async with _started(ctx) as service:
         rows = await fencing.chosen(service, wanted)
-        _confirm(f"Discard {len(rows)} writes that no other POP has?", yes=yes or not rows)
+        terminal.confirm(f"Discard {writes(len(rows))} that no other POP has?", yes=yes or not rows)
         count = await fencing.discard(service, wanted)
     if ctx.obj.json:
-        _write_json({"discarded": count})
+        terminal.write_json({"discarded": count})
     else:
         print(f"Discarded: {count}.")
 
@@ -238,7 +240,7 @@ async def requeue(ctx: typer.Context, entry_ids: Ids = None) -> None:
         count = await queue.requeue(tx, wanted)
         await service.host.signals.send(tx, QUEUED)
     if ctx.obj.json:
-        _write_json({"requeued": count})
+        terminal.write_json({"requeued": count})
     else:
         print(f"Offered again: {count}.")
 
@@ -257,32 +259,33 @@ async def reseed(
     What the primary does not have is removed here. Refused while writes wait here that no other POP has.
     """
     from clavitor_commercial_replication import reseed as reseeding
+    from clavitor_commercial_replication import telling
     from clavitor_commercial_replication.asking import linked, url_of
     from clavitor_commercial_replication.words import entries
 
     async with _started(ctx) as service, linked(service, url) as link:
         planned = await reseeding.plan(service, link, url or url_of(service))
         about = planned.about
-        _note(
+        terminal.note(
             f"{'Going on with' if planned.resuming else 'Filling'} this POP from {about.pop} at {planned.url}: "
-            f"{about.entries:,} entries there, {planned.own_entries:,} here."
+            f"{entries(about.entries)} there, {planned.own_entries:,} here."
         )
         for entry_id in planned.some_lost:
-            _note(f"The primary lacks the last write of {entry_id}.")
+            terminal.note(f"The primary lacks the last write of {entry_id}.")
         if planned.lost and not give_up:
             raise ClavitorError(
-                f"the primary lacks {entries(planned.lost)} as they are here, and they would be gone for good: if it "
-                "lost them, promote this POP instead; --give-up does it nevertheless"
+                f"the primary lacks the last write of {entries(planned.lost)}, which would be gone for good: if the "
+                "primary lost it, promote this POP instead; --give-up does it nevertheless"
             )
         lost = f" {entries(planned.lost)} of it may be nowhere else." if planned.lost else ""
-        _confirm(f"What the primary does not have is removed here.{lost} Go on?", yes=yes or planned.resuming)
+        terminal.confirm(f"What the primary does not have is removed here.{lost} Go on?", yes=yes or planned.resuming)
         with _progress(quiet=ctx.obj.json) as progress:
             done = await reseeding.reseed(service, link, planned, progress, give_up=give_up)
     if ctx.obj.json:
-        _write_json(done._asdict())
+        terminal.write_json(done._asdict())
         return
     print(f"Taken from the primary: {done.entries:,}. Removed here: {done.removed:,}.")
-    print(_EQUAL[done.equal])
+    print(telling.REFILLED[done.equal])
 
 
 @app.command()
@@ -300,7 +303,6 @@ async def tokens(
     """
     from clavitor_commercial_replication import mirror
     from clavitor_commercial_replication.fencing import COMMAND
-    from clavitor_commercial_replication.wording import moment
 
     if forget and every:
         raise ClavitorError("name tokens with --forget, or give --all")
@@ -309,27 +311,20 @@ async def tokens(
             found = await mirror.listed(service.host.db)
         else:
             if every:
-                _confirm("Honour no token of the other POP any more?", yes=yes)
+                terminal.confirm("Honour no token of the other POP any more?", yes=yes)
             count = await mirror.forget(service, forget, by=COMMAND)
     if forget or every:
         if ctx.obj.json:
-            _write_json({"forgotten": count})
+            terminal.write_json({"forgotten": count})
         else:
             print(f"Forgotten: {count}.")
     elif ctx.obj.json:
-        _write_json({"tokens": [token._asdict() for token in found]})
+        terminal.write_json({"tokens": [token._asdict() for token in found]})
     else:
-        _table(
+        terminal.table(
             ("ID", "KIND", "OWNER", "ROLE", "SCOPE", "EXPIRES"),
-            [(t.id, t.kind, t.owner, t.role or "", t.scope, moment(t.expires_at)) for t in found],
+            [(t.id, t.kind, t.owner, t.role, t.scope, terminal.moment(t.expires_at)) for t in found],
         )
-
-
-_EQUAL = {
-    True: "Both POPs are equal.",
-    False: "Both POPs are not equal yet: compare them with `clavitor replication verify` on the primary.",
-    None: "Whether both are equal cannot be said yet: the primary has writes on their way. See `replication status`.",
-}
 
 
 @asynccontextmanager
@@ -355,135 +350,7 @@ def _wanted(entry_ids: Sequence[str] | None, *, every: bool) -> Collection[str] 
     return None if every else list(dict.fromkeys(entry_ids or ()))
 
 
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ClavitorError("no terminal to ask at: confirm with --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise ClavitorError("nothing was changed")
-
-
 def _progress(*, quiet: bool) -> Any:
     from clavitor_commercial_replication.wording import progress_bar
 
     return progress_bar("Entries", quiet=quiet)
-
-
-def _tell_preview(ctx: typer.Context, preview: Preview, *, done: bool) -> None:
-    from clavitor_commercial_replication.wording import previewed
-
-    if ctx.obj.json:
-        _write_json({**preview._asdict(), "promoted": done})
-        return
-    _facts(previewed(preview))
-    for text in (*preview.obstacles, *preview.notes):
-        print(f"- {text}")
-
-
-def _confirm_discard(found: Comparison, *, yes: bool) -> None:
-    """Show what the backup would lose, and ask."""
-    from clavitor_commercial_replication.verify import KINDS
-
-    lost = [one for one in found.differences if one.kind in ("newer", "extra")]
-    for one in lost:
-        _note(f"{one.entry_id}: {KINDS[one.kind]} (here {_shown(one.ours)}, backup {_shown(one.theirs)})")
-    _confirm(f"Give up these {len(lost)} writes? They may be all there is.", yes=yes or not lost)
-
-
-def _tell_verified(
-    ctx: typer.Context, found: Comparison, repaired: Repaired | None, after: Comparison, *, well: bool
-) -> None:
-    from clavitor_commercial_replication.verify import KINDS
-
-    if ctx.obj.json:
-        listed = [
-            {
-                "entry_id": one.entry_id,
-                "kind": one.kind,
-                "here": _numbers(one.ours),
-                "backup": _numbers(one.theirs),
-            }
-            for one in found.differences
-        ]
-        body = {
-            "equal": well,
-            "backup": after.pop,
-            "unexplained": after.unexplained,
-            "waiting": after.waiting,
-            "quarantined": after.quarantined,
-        }
-        fixed = None if repaired is None else repaired._asdict()
-        _write_json({**body, "differences": listed, "repaired": fixed, "left": len(after.differences)})
-        return
-    if found.differences:
-        rows = [(one.entry_id, KINDS[one.kind], _shown(one.ours), _shown(one.theirs)) for one in found.differences]
-        _table(("ENTRY", "FOUND", "HERE", "BACKUP"), rows)
-    if repaired is not None:
-        print(
-            f"Sent again: {len(repaired.resent)}. Written anew: {len(repaired.rewritten)}. "
-            f"Removed from the backup: {len(repaired.removed)}."
-        )
-        if repaired.left:
-            print(
-                f"Left alone: {len(repaired.left)}. The backup has writes that are not here; perhaps the only copy. "
-                "--repair --discard gives them up."
-            )
-    if after.quarantined:
-        print(f"Refused by the backup: {after.quarantined}. See `clavitor replication unreplicated`.")
-    if after.waiting:
-        print(f"On their way to the backup: {after.waiting}.")
-    print("Both POPs are equal." if well and not after.waiting else _unequal(after, well=well))
-
-
-def _unequal(after: Comparison, *, well: bool) -> str:
-    if well:
-        return "Both POPs are equal, but for what is on its way."
-    count = len(after.differences)
-    if after.unexplained and not count:
-        return (
-            f"Every entry is the same, but {after.unexplained} of 256 hashes are not: one POP counted wrong. --repair "
-            "counts anew here; `clavitor replication reseed` does at the backup."
-        )
-    return f"Both POPs are not equal: {count} entries differ." if count else "The backup does not have everything."
-
-
-def _numbers(version: Any) -> dict[str, int] | None:
-    return None if version is None else {"epoch": version.epoch, "rev": version.rev}
-
-
-def _shown(version: Any) -> str:
-    return "-" if version is None else f"{version.epoch}/{version.rev}"
-
-
-def _write_json(body: Any) -> None:
-    print(json.dumps(body))
-
-
-def _facts(pairs: Iterable[tuple[str, str]]) -> None:
-    shown = list(pairs)
-    width = max((len(name) for name, _ in shown), default=0) + 1
-    for name, text in shown:
-        print(f"{name + ':':<{width}} {_safe(text)}")
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows: aligned on a terminal, else with tabs between the columns."""
-    lines = [[_safe(str(cell)) for cell in row] for row in (columns, *rows)]
-    if not sys.stdout.isatty():
-        for line in lines:
-            print("\t".join(line))
-        return
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
-    for line in lines:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _safe(text: str) -> str:
-    """Return a text without characters that could write over the terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def _note(text: str) -> None:
-    print(_safe(text), file=sys.stderr)

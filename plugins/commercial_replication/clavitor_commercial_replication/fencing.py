@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from clavitor_commercial_replication import asking, queue, state, tables, wire
 from clavitor_commercial_replication.batches import item_of
 from clavitor_commercial_replication.models import Batch, FencedBecause, Operation, State, Task
-from clavitor_commercial_replication.words import entries
+from clavitor_commercial_replication.words import are, entries
 from clavitor_host.api import AuditEntry, ClavitorError, log
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def next_step(reason: FencedBecause | None, waiting: int) -> str:
         )
     if waiting:
         return (
-            f"{entries(waiting)} written here {'is' if waiting == 1 else 'are'} not on the other POP: see "
-            "`clavitor replication unreplicated`, then `replay` or `discard` them, then `reseed`."
+            f"{entries(waiting)} written here {are(waiting)} not on the other POP: see "
+            "`clavitor replication unreplicated`, then `replay` or `discard` what it lists, then `reseed`."
         )
     return (
         "No write waits here to be sent. Make this POP the other one's backup with `clavitor replication reseed`: it "

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from clavitor_commercial_replication import state, tables
 from clavitor_commercial_replication.models import MirroredToken
+from clavitor_commercial_replication.words import tokens
 from clavitor_host.api import (
     AuditEntry,
     ClavitorError,
@@ -169,7 +170,7 @@ async def forget(service: Replication, token_ids: Collection[str] | None, *, by:
             page = gone[first : first + _PAGE]
             await tx.execute(sa.delete(tables.tokens).where(tables.tokens.c.hash.in_(page)))
         if gone:
-            title = f"forgot {len(gone)} token{'' if len(gone) == 1 else 's'} of the other POP"
+            title = f"forgot {tokens(len(gone))} of the other POP"
             payload = {"tokens": len(gone), "ids": sorted(ids)[:100]}
             await host.audit.record(tx, AuditEntry("REPLICATION", "forget_tokens", by, title, payload=payload))
     return len(gone)

@@ -15,7 +15,7 @@ from clavitor_commercial_replication.link import LinkError, Unreachable
 from clavitor_commercial_replication.models import Peer, Role, State
 from clavitor_commercial_replication.reseed import drop_unconfirmed, forget_peer
 from clavitor_commercial_replication.startup import gaps
-from clavitor_commercial_replication.words import entries
+from clavitor_commercial_replication.words import entries, tokens
 from clavitor_host.api import AuditEntry, ClavitorError
 
 if TYPE_CHECKING:
@@ -226,8 +226,9 @@ def _notes(config: ReplicationConfig, own: _Own, missing: int) -> list[str]:
             found.append("No primary has ever spoken to this POP: nobody here knows what is missing.")
         elif missing:
             found.append(
-                f"When the primary last spoke, up to {missing:,} of its writes were not here yet. They are not here "
-                "before the old primary is back; then `clavitor replication replay` there brings them here."
+                f"When the primary last spoke, up to {missing:,} of its writes {'was' if missing == 1 else 'were'} not "
+                "here yet. What is missing is not here before the old primary is back; then `clavitor replication "
+                "replay` there brings it here."
             )
         elif peer.complete_rev < peer.head_rev or peer.compared_at is None or peer.mismatches:
             found.append("Whether everything is here that the primary had when it last spoke, nobody knows.")
@@ -244,8 +245,8 @@ def _notes(config: ReplicationConfig, own: _Own, missing: int) -> list[str]:
             found.append("What the other POP has written since it became the primary is not here.")
     if own.tokens:
         found.append(
-            f"{own.tokens:,} tokens of the other POP go on being good for entries here, for writing too: see `clavitor "
-            "replication tokens`."
+            f"{tokens(own.tokens)} of the other POP {'goes' if own.tokens == 1 else 'go'} on being good for entries "
+            "here, for writing too: see `clavitor replication tokens`."
         )
     if config.backup_url is None:
         found.append("backup_url is not set here: nothing will be replicated to anywhere before it is.")

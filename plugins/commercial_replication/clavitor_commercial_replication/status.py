@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clavitor_commercial_replication import state
 from clavitor_commercial_replication.fencing import BECAUSE, next_step
 from clavitor_commercial_replication.models import FencedBecause, Role
-from clavitor_commercial_replication.words import entries, lasting
+from clavitor_commercial_replication.words import are, entries, lasting
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
@@ -224,7 +224,7 @@ def _of_primary(facts: Facts, stalled_after: float) -> list[str]:
     elif facts.lag_seconds > stalled_after:
         found.append(f"The backup is {lasting(facts.lag_seconds)} behind.{waits}{error}")
     if facts.quarantined:
-        some = f"{entries(facts.quarantined)} {'is' if facts.quarantined == 1 else 'are'}"
+        some = f"{entries(facts.quarantined)} {are(facts.quarantined)}"
         found.append(
             f"{some} refused by the backup and not sent any more. `clavitor replication unreplicated` tells why; then "
             "`clavitor replication requeue` offers them again."

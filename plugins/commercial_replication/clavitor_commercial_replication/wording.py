@@ -1,14 +1,14 @@
-"""How replication is told to people: facts by name, times, and the progress of long work."""
+"""How replication is told to people: facts by name, and the progress of long work."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from clavitor_commercial_replication.words import entries, lasting
+from clavitor_commercial_replication.words import are, entries, lasting
+from clavitor_host.api import terminal
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.models import Role
@@ -27,7 +27,7 @@ ROLES: dict[Role, str] = {
 def described(facts: Facts) -> Pairs:
     """Give how replication stands, by name."""
     yield "pop", facts.pop
-    yield "role", f"{ROLES[facts.role]} (since {moment(facts.role_since)})"
+    yield "role", f"{ROLES[facts.role]} (since {terminal.moment(facts.role_since)})"
     yield "epoch", str(facts.epoch)
     yield "other pop", " at ".join(part for part in (facts.peer, facts.url) if part) or "not known"
     yield "last contact", _ago(facts, facts.last_success_at)
@@ -37,11 +37,11 @@ def described(facts: Facts) -> Pairs:
     if facts.quarantined:
         yield "refused", f"{entries(facts.quarantined)}, by the backup"
     if facts.mirrored_tokens:
-        yield "tokens", f"{facts.mirrored_tokens:,} of the other POP are good here"
+        yield "tokens", f"{facts.mirrored_tokens:,} of the other POP {are(facts.mirrored_tokens)} good here"
     if facts.reseed_from is not None:
         yield "re-seed", f"under way, from {facts.reseed_from}"
     if facts.last_error is not None:
-        yield "last error", f"{moment(facts.last_error_at)} {facts.last_error}"
+        yield "last error", f"{terminal.moment(facts.last_error_at)} {facts.last_error}"
 
 
 def behind(facts: Facts) -> str:
@@ -51,7 +51,7 @@ def behind(facts: Facts) -> str:
     if facts.role == "backup":
         if facts.as_of is None:
             return "not known"
-        return f"at most {seconds(facts.lag_seconds)}: has everything from before {moment(facts.as_of)}"
+        return f"at most {seconds(facts.lag_seconds)}: has everything from before {terminal.moment(facts.as_of)}"
     return seconds(facts.lag_seconds) if facts.sendable_at is not None else "nothing"
 
 
@@ -61,7 +61,8 @@ def agreement(facts: Facts) -> str:
         return "not known since it is fenced"
     if facts.compared_at is None:
         return "not compared yet"
-    found = f"no, {facts.mismatches} of 256 hashes differ" if facts.mismatches else "yes, all 256 hashes"
+    differ = f"{facts.mismatches} of 256 hashes {'differs' if facts.mismatches == 1 else 'differ'}"
+    found = f"no, {differ}" if facts.mismatches else "yes, all 256 hashes"
     if facts.quarantined and not facts.mismatches:
         found = "cannot be compared while entries are refused"
     elif facts.agree is None:
@@ -74,7 +75,7 @@ def previewed(preview: Preview) -> Pairs:
     yield "role", f"{preview.role}, to become primary"
     yield "epoch", f"{preview.epoch}, to become {preview.new_epoch}"
     if preview.role == "backup":
-        yield "primary last heard", moment(preview.heard_at) or "never"
+        yield "primary last heard", terminal.moment(preview.heard_at) or "never"
         yield "its last write then", str(preview.told_head_rev)
         yield "complete here up to", str(preview.complete_rev)
         yield "compared", _compared(preview)
@@ -87,12 +88,6 @@ def previewed(preview: Preview) -> Pairs:
 def seconds(value: float) -> str:
     """Return a short time with its unit."""
     return f"{value:.1f} seconds" if value < 60 else lasting(value)
-
-
-def moment(micros: int | None) -> str:
-    """Give a time of the database (µs since the epoch) for people: UTC, to the second. Empty when there is none."""
-    at = datetime.fromtimestamp((micros or 0) // 1_000_000, UTC)
-    return "" if micros is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 @contextmanager
@@ -114,7 +109,7 @@ def _compared(preview: Preview) -> str:
     if preview.compared_at is None:
         return "never in this epoch"
     found = f"{preview.mismatches} of 256 hashes differed" if preview.mismatches else "equal"
-    return f"{found}, {moment(preview.compared_at)}"
+    return f"{found}, {terminal.moment(preview.compared_at)}"
 
 
 def _waiting(facts: Facts) -> str:

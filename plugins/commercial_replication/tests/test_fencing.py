@@ -74,7 +74,7 @@ async def test_replay_brings_over_what_the_new_primary_has_not_written_later_its
     assert ids(await fencing.unreplicated(old.service)) == {"both"}
     await old.check()
     await new.check()
-    with pytest.raises(ClavitorError, match="1 entries written here are not on the other POP"):
+    with pytest.raises(ClavitorError, match="1 entry written here is not on the other POP"):
         await refill(old)
     assert await fencing.discard(old.service, ["both"]) == 1
     await refill(old)

@@ -10,7 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
-from clavitor_commercial_replication import applying, asking, digests, fencing, promotion, reseed, routes_peer, state
+from clavitor_commercial_replication import (
+    applying,
+    asking,
+    digests,
+    fencing,
+    losses,
+    promotion,
+    reseed,
+    routes_peer,
+    state,
+)
 from clavitor_commercial_replication.link import LinkError
 from clavitor_commercial_replication.models import Batch, Item
 from clavitor_commercial_replication_testing.apps import BACKUP_URL, PRIMARY_URL, Pair, Pop, encoded, until
@@ -35,6 +45,7 @@ from clavitor_host.api import ClavitorError
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes_peer, "PAGE", 4)
     monkeypatch.setattr(reseed, "REMOVED", 2)
+    monkeypatch.setattr(losses, "HELD", 2)
 
 
 @pytest.fixture
@@ -307,7 +318,7 @@ async def test_writes_that_only_this_pop_has_are_in_the_way(pops: Pair) -> None:
     await old.put("b")
     pops.network.cut = False
     await until_role(old, "fenced")
-    with pytest.raises(ClavitorError, match="1 entries written here are not on the other POP"):
+    with pytest.raises(ClavitorError, match="1 entry written here is not on the other POP"):
         await refill(old)
     assert (await facts(old)).role == "fenced"
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from clavitor_commercial_replication import asking, commands, digests, fencing, promotion, reseed, state, verify
+from clavitor_commercial_replication import asking, digests, fencing, promotion, reseed, state, telling, verify
 from clavitor_commercial_replication.models import Version
 from clavitor_commercial_replication.verify import Comparison, Repaired
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, until
@@ -279,7 +279,7 @@ def test_what_may_be_the_only_copy_is_shown_and_given_up_only_when_confirmed(
     extra = verify.Difference("only-there", "extra", None, theirs)
     found = Comparison("zurich-01", 1, 0, 0, 0, None, (extra,))
     with pytest.raises(ClavitorError, match="confirm with --yes"):
-        commands._confirm_discard(found, yes=False)
+        telling.confirm_discard(found, yes=False)
     assert "only-there: only the backup has it (here -, backup 1/7)" in capsys.readouterr().err
-    commands._confirm_discard(found, yes=True)
-    commands._confirm_discard(found._replace(differences=()), yes=False)
+    telling.confirm_discard(found, yes=True)
+    telling.confirm_discard(found._replace(differences=()), yes=False)

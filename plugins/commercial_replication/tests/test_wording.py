@@ -7,7 +7,8 @@ import pty
 import subprocess
 import sys
 
-from clavitor_commercial_replication.wording import moment, progress_bar, seconds
+from clavitor_commercial_replication.wording import progress_bar, seconds
+from clavitor_commercial_replication.words import are, entries, tokens, writes
 
 PROGRAM = """
 from clavitor_commercial_replication.wording import progress_bar
@@ -36,8 +37,6 @@ def test_progress_is_silent_elsewhere() -> None:
 
 
 def test_times_have_their_units() -> None:
-    assert moment(None) == ""
-    assert moment(1_743_556_800_000_000) == "2025-04-02T01:20:00Z"
     assert [seconds(value) for value in (0.0, 1.25, 59.9, 60, 3_661, 90_000)] == [
         "0.0 seconds",
         "1.2 seconds",
@@ -45,4 +44,14 @@ def test_times_have_their_units() -> None:
         "1 minute",
         "1 hour 1 minute",
         "1 day 1 hour",
+    ]
+
+
+def test_one_is_told_as_one_and_many_as_many() -> None:
+    counted = [(words(1), words(2_000)) for words in (entries, writes, tokens, are)]
+    assert counted == [
+        ("1 entry", "2,000 entries"),
+        ("1 write", "2,000 writes"),
+        ("1 token", "2,000 tokens"),
+        ("is", "are"),
     ]

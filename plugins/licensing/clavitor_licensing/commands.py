@@ -5,21 +5,18 @@ A token is read from a file or from standard input. Arguments are seen by everyb
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from clavitor_host.api import ClavitorError, Host, Problem
+from clavitor_host.api import ClavitorError, Host, Problem, terminal
 from clavitor_licensing.domain.state import LicenseState
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from clavitor_licensing.domain.info import LicenseInfo, LicenseRejected
     from clavitor_licensing.models import LimitPreview, LimitUsage, Preview, View
     from clavitor_licensing.service import LicenseService
@@ -48,7 +45,7 @@ async def show(ctx: typer.Context) -> None:
         service = _service(host)
         view, then = await service.view(), service.after_restart()
     if ctx.obj.json:
-        _write_json(LicenseOut.of(view))
+        print(LicenseOut.of(view).model_dump_json())
         return
     _facts([*_about(view), *_after_restart(then)])
     if view.installed_at is not None:
@@ -65,12 +62,12 @@ async def usage(ctx: typer.Context) -> None:
         found = await service.usage()
         view, then = service.known(), service.after_restart()
     if ctx.obj.json:
-        _write_json(UsageOut.of(view, found))
+        print(UsageOut.of(view, found).model_dump_json())
         return
     print(f"{view.state}: {view.message}")
-    _table(("LIMIT", "USED", "CAP", "OVER", "SOURCE"), [_used(limit) for limit in found])
+    terminal.table(("LIMIT", "USED", "CAP", "OVER", "SOURCE"), [_used(limit) for limit in found])
     for name, text in _after_restart(then):
-        _note(_safe(f"{name}: {text}"))
+        terminal.note(f"{name}: {text}")
 
 
 @app.command()
@@ -82,7 +79,7 @@ async def preview(ctx: typer.Context, file: TokenFile = "-") -> None:
     async with ctx.obj.offline() as host:
         found = await _service(host).preview(token)
     if ctx.obj.json:
-        _write_json(PreviewOut.of(found))
+        print(PreviewOut.of(found).model_dump_json())
         return
     _facts(_offered(found))
     _caps(found)
@@ -110,7 +107,7 @@ async def install(ctx: typer.Context, file: TokenFile = "-") -> None:
         except Problem as error:
             raise _with_consequence(error) from None
     if ctx.obj.json:
-        _write_json(LicenseChanged.of(view))
+        print(LicenseChanged.of(view).model_dump_json())
         return
     assert view.installed is not None
     print(f"Installed license {view.installed.license_id} for {view.tenant_id}. {view.message}")
@@ -135,11 +132,10 @@ async def remove(
         service = _service(host)
         lost = list(deletions(await service.removal()))
         for text in lost:
-            _note(_safe(f"warning: {text}"))
+            terminal.note(f"warning: {text}")
         if lost and not yes:
             raise ClavitorError("nothing was changed: removing the license deletes what is above; confirm with --yes")
-        if not yes:
-            _confirm("Remove the license? To have it back, its token is needed again.")
+        terminal.confirm("Remove the license? To have it back, its token is needed again.", yes=yes)
         view = await service.remove(by=SYSTEM)
     _changed(ctx, view, "Removed the license.")
 
@@ -179,9 +175,9 @@ async def doctor(ctx: typer.Context) -> None:
     well = all(finding.action is None for finding in findings)
     if ctx.obj.json:
         checks = [{**finding._asdict(), "ok": finding.action is None} for finding in findings]
-        print(json.dumps({"ok": well, "state": state.value, "checks": checks}))
+        terminal.write_json({"ok": well, "state": state.value, "checks": checks})
     else:
-        _table(
+        terminal.table(
             ("CHECK", "STATE", "FOUND"), [(f.name, "ok" if f.action is None else "look", f.detail) for f in findings]
         )
         for action in dict.fromkeys(finding.action for finding in findings if finding.action):
@@ -199,7 +195,7 @@ def _read_token(file: str) -> str:
 
     if file == "-":
         if sys.stdin.isatty():
-            _note("Paste the token, then press Ctrl-D:")
+            terminal.note("Paste the token, then press Ctrl-D:")
         data = sys.stdin.buffer.read(MAX_TOKEN_SIZE + 1)
     else:
         try:
@@ -257,6 +253,11 @@ def _service(host: Host) -> LicenseService:
     return service_of(host)
 
 
+def _facts(pairs: Iterable[tuple[str, str | None]]) -> None:
+    """Write what there is of these."""
+    terminal.facts(pair for pair in pairs if pair[1] is not None)
+
+
 def _about(view: View) -> Iterable[tuple[str, str | None]]:
     from clavitor_licensing.models import iso, iso_of
     from clavitor_licensing.wording import installed_how
@@ -296,19 +297,11 @@ def _used(limit: LimitUsage) -> tuple[Any, ...]:
     return limit.key, limit.current, limit.cap, mark, limit.source
 
 
-def _confirm(question: str) -> None:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ClavitorError("no terminal to ask at: confirm with --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise ClavitorError("nothing was changed")
-
-
 def _changed(ctx: typer.Context, view: View, done: str) -> None:
     from clavitor_licensing.schemas import LicenseChanged
 
     if ctx.obj.json:
-        _write_json(LicenseChanged.of(view))
+        print(LicenseChanged.of(view).model_dump_json())
         return
     print(f"{done} {view.message}")
     _note_shadow(view.shadowed_by)
@@ -318,7 +311,7 @@ def _warn(preview: Preview) -> None:
     from clavitor_licensing.wording import warnings
 
     for text in warnings(preview):
-        _note(_safe(f"warning: {text}"))
+        terminal.note(f"warning: {text}")
 
 
 def _offered(preview: Preview) -> Iterable[tuple[str, str | None]]:
@@ -333,7 +326,7 @@ def _offered(preview: Preview) -> Iterable[tuple[str, str | None]]:
 
 
 def _caps(preview: Preview) -> None:
-    _table(("LIMIT", "OLD", "NEW", "USED", "OVER"), [_cells(limit) for limit in preview.limits])
+    terminal.table(("LIMIT", "OLD", "NEW", "USED", "OVER"), [_cells(limit) for limit in preview.limits])
 
 
 def _cells(limit: LimitPreview) -> tuple[Any, ...]:
@@ -344,36 +337,4 @@ def _note_shadow(source: str | None) -> None:
     from clavitor_licensing.wording import shadow_notice
 
     if source is not None:
-        _note(shadow_notice(source))
-
-
-def _write_json(body: BaseModel) -> None:
-    print(body.model_dump_json())
-
-
-def _facts(pairs: Iterable[tuple[str, str | None]]) -> None:
-    shown = [(f"{name}:" if name else "", text) for name, text in pairs if text is not None]
-    width = max(len(name) for name, _ in shown)
-    for name, text in shown:
-        print(f"{name:<{width}} {_safe(text)}")
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows: aligned on a terminal, else with tabs between the columns."""
-    lines = [[_safe(str(cell)) for cell in row] for row in (columns, *rows)]
-    if not sys.stdout.isatty():
-        for line in lines:
-            print("\t".join(line))
-        return
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
-    for line in lines:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _safe(text: str) -> str:
-    """Return a text without characters that could write over the terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
+        terminal.note(shadow_notice(source))
