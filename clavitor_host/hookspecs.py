@@ -155,7 +155,8 @@ def config_model() -> type[BaseModel]:
     Every field needs a default or the plugin fails to configure when the table is absent. Further variable
     names are declared per field with `json_schema_extra={"env": "CLAVITOR_…"}`. Unknown keys are a start-up
     error. The filled model is `host.plugin_config("<name>")`; `host.plugin_configured("<name>")` tells
-    whether the table or one of its variables was given at all.
+    whether the table or one of its variables was given at all. A model may have a method `check_files()` that raises
+    `ConfigError` for a file it names that is of no use: `clavitor config check` calls it.
     """
     raise AssertionError
 

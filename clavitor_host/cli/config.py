@@ -62,3 +62,7 @@ def _check_files(call: Invocation) -> None:
         except OSError as error:
             origin = call.config.origins.get(f"tls.{key}", "default")
             raise ConfigError(f"tls.{key}: {file} cannot be read: {error.strerror} ({origin})") from None
+    for name, model in call.plugin_models.items():
+        check_files = getattr(model.model_validate(call.config.plugin_tables.get(name, {})), "check_files", None)
+        if check_files is not None:
+            check_files()

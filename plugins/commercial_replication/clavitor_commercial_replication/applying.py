@@ -95,8 +95,8 @@ async def _tell(service: Replication, pop: str, answer: Answer) -> None:
     if conflicts:
         await service.host.edition.alert_operator(
             CONFLICT_ALERT,
-            f"{entries(len(conflicts))} of {pop} {are(len(conflicts))} refused: this POP has other content under the same "
-            "number.",
+            f"{entries(len(conflicts))} of {pop} {are(len(conflicts))} refused: this POP has other content under the "
+            "same number.",
             {"pop": pop, "entries": conflicts[:20], "count": len(conflicts)},
         )
 

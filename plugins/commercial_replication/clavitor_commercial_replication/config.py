@@ -127,6 +127,15 @@ class ReplicationConfig(BaseModel):
             raise ValueError("expected https://; http:// is for this machine, or with insecure_http")
         return url
 
+    def check_files(self) -> None:
+        """Raise `ConfigError` for a file that is named here and is of no use."""
+        from clavitor_commercial_replication import peers, startup
+
+        if self.role is not None:
+            peers.Secrets(self).load()
+            if self.mutual_tls:
+                startup.check_files(self)
+
     @property
     def mutual_tls(self) -> bool:
         """Whether the POPs know each other by certificates."""

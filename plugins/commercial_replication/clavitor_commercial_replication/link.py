@@ -154,6 +154,7 @@ class Link:
         body = _problem(content)
         said = str(body.get("detail") or body.get("title") or "")[:200]
         detail = f"The other POP answered {status_phrase(status)}" + (f": {said}" if said else ".")
+        detail += _HINTS.get(status, "")
         if status in (400, 413, 422):
             return Rejected("rejected", detail, status, body)
         if status == 401:
@@ -163,6 +164,13 @@ class Link:
         now = self._service.host.clock.now_us() / 1_000_000
         wait = retry_after(answer.headers.get("retry-after", ""), now)
         return Unreachable("overloaded" if status == 429 else "server_error", detail, status, body, wait)
+
+
+_HINTS = {
+    401: " It has another secret than this POP, or a clock is wrong by more than a day.",
+    404: " Is backup_url the URL of a POP, and does that run a bundle with replication?",
+}
+"""What to look for, by the status of a refusal."""
 
 
 async def _read(answer: httpx.Response) -> bytes:

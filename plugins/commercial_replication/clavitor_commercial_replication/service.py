@@ -48,6 +48,8 @@ class Replication:
     async def start(self) -> None:
         """Make or read the state, and listen for what concerns it."""
         if self.config.role is None:
+            if not self.host.offline:
+                startup.check_left(await state.read(self.host.db))
             return
         startup.check(self.host, self.config)
         check_ca(self.host, self.config)

@@ -8,6 +8,7 @@ from clavitor_host.api import ConfigError, log
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.config import ReplicationConfig
+    from clavitor_commercial_replication.models import State
     from clavitor_host.api import Host
 
 _TABLE = "plugins.commercial_replication"
@@ -20,7 +21,7 @@ def check(host: Host, config: ReplicationConfig) -> None:
             log.warning(text)
     if not config.mutual_tls:
         return
-    _check_files(config)
+    check_files(config)
     shared = config.secret is not None or config.secret_file is not None
     asks = host.config.tls.client_ca is not None and host.config.tls.client_auth != "none"
     if config.authorized_primaries and not shared and not asks:
@@ -28,6 +29,20 @@ def check(host: Host, config: ReplicationConfig) -> None:
             f'{_TABLE}.tls_cert: the other POP shows a certificate too, so [tls] needs client_auth = "optional" (or '
             '"required") and client_ca; or give both POPs a secret.'
         )
+
+
+def check_left(found: State | None) -> None:
+    """Raise `ConfigError` where replication is switched off by the configuration alone on a POP that is read-only: its
+    clients' writes would be nobody else's, and lost with the next re-seed."""
+    if found is None:
+        return
+    if found.role != "primary":
+        is_what = "the backup" if found.role == "backup" else "fenced"
+        raise ConfigError(
+            f"{_TABLE}: no role is set, and this POP is {is_what}: it would take writes that the other POP never gets. "
+            "Set the role again; to have it stand alone, promote it first with `clavitor replication promote`."
+        )
+    log.warning("No role is set for replication, and this POP is the primary: what is written now reaches no backup")
 
 
 def gaps(config: ReplicationConfig) -> list[str]:
@@ -45,7 +60,8 @@ def gaps(config: ReplicationConfig) -> list[str]:
     return found
 
 
-def _check_files(config: ReplicationConfig) -> None:
+def check_files(config: ReplicationConfig) -> None:
+    """Raise `ConfigError` unless the files of mTLS can be read, and are what they should be."""
     import ssl
 
     assert config.tls_cert is not None and config.tls_key is not None and config.tls_ca is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clavitor_commercial_replication import fencing, queue, rules, state
 from clavitor_commercial_replication.backoff import Backoff
-from clavitor_commercial_replication.link import LinkError, Refused, Rejected
+from clavitor_commercial_replication.link import LinkError, Refused, Rejected, Unauthorised
 from clavitor_commercial_replication.models import Task
 from clavitor_host.api import StorageUnavailable, log
 
@@ -39,7 +39,7 @@ class Trouble:
             if failed:
                 await self.count(failed)
             await self._note(error)
-        if isinstance(error, (Refused, Rejected)) and not self._alerted:
+        if isinstance(error, (Refused, Rejected, Unauthorised)) and not self._alerted:
             self._alerted = True
             await self._alert(error)
         return max(self._backoff.next(), min(error.wait, self._backoff.longest))
@@ -93,4 +93,6 @@ class Trouble:
             await self._host.edition.alert_operator("REPLICATION_SPLIT_BRAIN", message, {"epoch": self._split})
         else:
             message = f"The backup POP refuses to replicate. {error.detail}"
+            if error.body.get("role") == "fenced":
+                message += " It was the primary before: run `clavitor replication reseed` there."
             await self._host.edition.alert_operator("REPLICATION_REFUSED", message, {"status": error.status})

@@ -6,17 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clavitor_commercial_replication import asking
+from clavitor_commercial_replication import asking, fencing, state
 from clavitor_commercial_replication.config import ReplicationConfig
 from clavitor_commercial_replication.link import Link, Unreachable
 from clavitor_commercial_replication.startup import gaps
-from clavitor_commercial_replication_testing.apps import backup_settings, bundle, primary_settings, running_pop
+from clavitor_commercial_replication_testing.apps import (
+    Pop,
+    backup_settings,
+    bundle,
+    primary_settings,
+    running_pop,
+    until,
+)
 from clavitor_commercial_replication_testing.certificates import authority
+from clavitor_commercial_replication_testing.network import Network
 from pydantic import ValidationError
 
 from clavitor_host.app import create_host
-from clavitor_host.errors import ClavitorError
+from clavitor_host.errors import ClavitorError, ConfigError
 from clavitor_host.testing import settings
+from tests.replication.pair import Pair as Processes
 
 SECRET = "s" * 32
 PRIMARY: dict[str, Any] = {
@@ -100,6 +109,63 @@ async def test_a_secret_file_that_is_not_there_stops_the_start(tmp_path: Path) -
     environ = backup_settings(secret_file=str(tmp_path / "none"))
     del environ["CLAVITOR_COMMERCIAL_REPLICATION_SECRET"]
     assert "secret_file" in await refused(tmp_path, environ)
+
+
+@pytest.mark.parametrize(("begins_as", "is_what"), [(backup_settings(), "the backup"), (primary_settings(), "fenced")])
+async def test_a_pop_that_is_read_only_does_not_start_without_its_role(
+    tmp_path: Path, begins_as: dict[str, str], is_what: str
+) -> None:
+    """It would take writes: a line that is lost from a file does not make a primary."""
+    async with running_pop(tmp_path, begins_as, network=Network()) as pop:
+        if is_what == "fenced":
+            await fencing.fence(pop.service, "superseded", 2)
+    left_out = {name: value for name, value in begins_as.items() if not name.endswith("_ROLE")}
+    said = await refused(tmp_path, left_out)
+    assert f"no role is set, and this POP is {is_what}" in said
+    assert "clavitor replication promote" in said
+    async with running_pop(tmp_path, begins_as, network=Network()) as pop:
+        assert (await state.required(pop.host.db)).role != "primary"
+
+
+async def test_a_primary_starts_without_its_role_and_finds_its_writes_later(tmp_path: Path) -> None:
+    begins_as = primary_settings()
+    left_out = {name: value for name, value in begins_as.items() if not name.endswith("_ROLE")}
+    async with running_pop(tmp_path, begins_as, network=Network()):
+        pass
+    async with running_pop(tmp_path, left_out, network=Network()) as pop:
+        await pop.put("a")
+        assert await pop.depth() == 0
+    async with running_pop(tmp_path, begins_as, network=Network()) as pop:
+        await until(lambda: waits(pop))
+
+
+async def waits(pop: Pop) -> bool:
+    return await pop.depth() == 1
+
+
+def test_the_files_that_are_named_are_checked_without_a_start(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    config = ReplicationConfig(**{**PRIMARY, "secret": None, "secret_file": file})
+    with pytest.raises(ConfigError, match=r"secret_file: .* cannot be read"):
+        config.check_files()
+    file.write_text("short")
+    with pytest.raises(ConfigError, match="expected 32 characters"):
+        config.check_files()
+    file.write_text("s" * 32)
+    config.check_files()
+    missing: dict[str, Any] = {name: tmp_path / name for name in ("tls_cert", "tls_key", "tls_ca")}
+    with pytest.raises(ConfigError, match=r"tls_cert: .* cannot be read"):
+        ReplicationConfig(**PRIMARY, **missing).check_files()
+
+
+def test_the_command_that_checks_a_configuration_reads_the_secret(tmp_path: Path) -> None:
+    with Processes(tmp_path) as pops:
+        checked = pops.backup.run("config", "check")
+        assert (checked.returncode, checked.stderr) == (0, "")
+        pops.backup.secret_file.write_text("short")
+        checked = pops.backup.run("config", "check")
+        assert (checked.returncode, checked.stdout) == (3, "")
+        assert "secret_file" in checked.stderr and "expected 32 characters" in checked.stderr
 
 
 async def test_certificates_alone_need_a_server_that_asks_for_them(tmp_path: Path) -> None:

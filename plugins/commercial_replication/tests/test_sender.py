@@ -592,11 +592,11 @@ async def test_a_rotated_secret_is_read_again(tmp_path: Path, clock: QuickClock)
         assert (await failures(pops.primary)).get("unauthorised", 0) == 0
 
 
-async def test_a_wrong_secret_is_no_end(tmp_path: Path, clock: QuickClock) -> None:
+async def test_a_wrong_secret_is_told_once_and_no_end(tmp_path: Path, clock: QuickClock, alerts: list[Alert]) -> None:
     ours = tmp_path / "ours"
     ours.write_text("c" * 40)
     settings = {"secret": "", "secret_file": str(ours)}
-    async with pair(tmp_path, primary=settings, clock=clock) as pops:
+    async with pair(tmp_path, Alerts, primary=settings, clock=clock) as pops:
         await pops.primary.put("a")
 
         async def refused() -> bool:
@@ -604,6 +604,8 @@ async def test_a_wrong_secret_is_no_end(tmp_path: Path, clock: QuickClock) -> No
 
         await until(refused)
         assert await pops.primary.depth() == 1
+        assert [alert.type for alert in alerts] == ["REPLICATION_REFUSED"]
+        assert "another secret than this POP" in alerts[0].message
         ours.write_text("0123456789abcdef0123456789abcdef")
         await pops.settled()
 
