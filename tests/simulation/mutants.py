@@ -39,6 +39,11 @@ def _rev_alone(incoming: Stamp, digest: bytes | None, stored: Stamp, stored_dige
     )
 
 
+def _completes_beside_others(*, alone: bool, passed: int, more: bool) -> bool:
+    """The last batch of the queue claims everything, though others may still be under way."""
+    return not passed and not more
+
+
 _real_verdict = rules.verdict
 
 MUTANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
@@ -47,6 +52,7 @@ MUTANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "no-tombstone": {"keeps_tombstone": lambda: False},
     "never-stale": {"is_stale": _never_stale},
     "no-epoch": {"is_stale": _never_stale, "verdict": _rev_alone},
+    "complete-beside-others": {"completes": _completes_beside_others},
 }
 """What each puts in place of the rules."""
 

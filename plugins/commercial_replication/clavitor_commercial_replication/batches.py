@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from clavitor_commercial_replication import mirror, queue, state
+from clavitor_commercial_replication import mirror, queue, rules, state
 from clavitor_commercial_replication.models import Answer, Batch, Item, State, Task
 from clavitor_commercial_replication.queue import Slice
 from clavitor_host.api import Transaction
@@ -111,8 +111,7 @@ class Batches:
         if not found.tasks:
             return found, batch
         batch = batch._replace(head_rev=found.head_rev)
-        # the lowest rev that is left behind tells nothing: an earlier write of its entry may be missing as well
-        self.complete = alone and found.passed is None and not found.more
+        self.complete = rules.completes(alone=alone, passed=found.left_out, more=found.more)
         return found, self._claiming(batch, at, complete=self.complete and not found.quarantined)
 
     def plain(self, known: State, tasks: Sequence[Task], at: int) -> Batch:

@@ -45,3 +45,12 @@ def keeps_tombstone() -> bool:
 def clears(acknowledged_rev: int, dirty_rev: int) -> bool:
     """Tell whether the acknowledgement of one rev clears an entry that is dirty at another: only of the same."""
     return acknowledged_rev == dirty_rev
+
+
+def completes(*, alone: bool, passed: int, more: bool) -> bool:
+    """Tell whether the backup has every write once a batch is applied. alone: it has all of the other batches.
+    passed: entries that were passed over. more: some are behind it.
+
+    The lowest rev that is left behind tells nothing: an earlier write of its entry may be missing as well.
+    """
+    return alone and not passed and not more
