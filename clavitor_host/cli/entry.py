@@ -182,7 +182,7 @@ async def _client(
 ) -> AsyncIterator[VaultClient]:
     import logging
 
-    from clavitor_host.client import VaultClient
+    from clavitor_host.client import Refused, VaultClient
 
     for url in urls:
         _check_url(url)
@@ -194,7 +194,12 @@ async def _client(
     if ca_file is not None:
         options["verify"] = _trusting(ca_file)
     async with VaultClient(urls, token, **options) as vault:
-        yield vault
+        try:
+            yield vault
+        except Refused as error:  # an entry that is not on a backup yet looks as if it were deleted
+            if error.origin is not None:
+                _tell(urls, error.origin)
+            raise
 
 
 def _check_url(url: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clavitor_host.errors import ClavitorError
+
+if TYPE_CHECKING:
+    from clavitor_host.client.values import Origin
 
 
 class ClientError(ClavitorError):
@@ -56,7 +59,10 @@ class OutcomeUnknown(ServerUnavailable):
 
 
 class Refused(ClientError):
-    """The server refuses: trying the same again is no use. `code`: the problem's stable word; `body`: all of it."""
+    """The server refuses: trying the same again is no use. `code`: the problem's stable word; `body`: all of it.
+    `origin`: of a read from one of several servers, which one it was; a backup may not have heard of all yet."""
+
+    origin: Origin | None = None
 
     def __init__(self, status: int, code: str, detail: str, body: Mapping[str, Any]) -> None:
         super().__init__(f"{status} {code}: {detail}")

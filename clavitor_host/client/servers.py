@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -15,6 +15,7 @@ from clavitor_host.client.errors import (
     ClientError,
     OutcomeUnknown,
     ReadOnly,
+    Refused,
     ServerUnavailable,
     Unauthorized,
     Unreachable,
@@ -94,14 +95,14 @@ class Servers:
     async def read(self, parse: Parse[T], path: str, **request: Any) -> T:
         """Return what the first server that answers a GET says.
 
-        Raises `Refused` as that one says, `Behind` when it has not got what `X-Min-Rev` asks for and no other has,
-        `ServerUnavailable` when none answers.
+        Raises `Refused` as that one says, with its `origin`; `Behind` when it has not got what `X-Min-Rev` asks for and
+        no other has; `ServerUnavailable` when none answers.
         """
         failures: list[tuple[Server, ClientError]] = []
         for server in self._in_order():
             try:
                 told = await server.connection.exchange("GET", path, **request)
-                value = told.value()
+                value = _value(server, told)
                 with _readable():
                     found = parse(value, Origin.of(server.url, told.headers))
             except Behind as error:
@@ -174,6 +175,16 @@ class Servers:
     def _prefer(self, server: Server) -> None:
         if self.all[0] is not server:
             self.all.sort(key=lambda other: other is not server)
+
+
+def _value(server: Server, told: Answer) -> Any:
+    """Return the JSON of an answer to a read. A refusal tells whose it is."""
+    try:
+        return told.value()
+    except Refused as error:
+        with suppress(ValueError):
+            error.origin = Origin.of(server.url, told.headers)
+        raise
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class VaultClient:
     # --- reading
 
     async def get(self, entry_id: str) -> VaultEntry:
-        """Return an entry with its blob. Raises `NotFound`."""
+        """Return an entry with its blob. Raises `NotFound`: from a backup (`origin.as_of`) it may be too early."""
         return await self._read(VaultEntry.of, _path(entry_id))
 
     async def list(self, *, data: bool = False) -> AsyncIterator[VaultEntry]:

@@ -134,6 +134,22 @@ def test_a_backup_answers_and_that_is_said(entry: Any, stub: Stub) -> None:
     assert other.err == f"{stub.url} answered, since {NOBODY} did not.\n"
 
 
+def test_an_entry_that_a_backup_has_not_got_is_no_proof_that_it_is_gone(entry: Any, stub: Stub) -> None:
+    stub.status, stub.headers = 404, AGE
+    stub.body = {"code": "entry_not_found", "detail": "There is no entry with this id."}
+    note = (
+        f"{stub.url} answered, a backup: it has every write until 2026-11-22T12:00:00Z, 3.2 s ago, maybe none after it."
+    )
+    for command in (("get", "one"), ("get", "one", "--json"), ("list",)):
+        missing = entry(*command, "--url", NOBODY, "--url", stub.url)
+        assert (missing.code, missing.out) == (ExitCode.FAILED, "")
+        assert missing.err.splitlines() == [note, "error: 404 entry_not_found: There is no entry with this id."]
+    stub.headers = {}
+    assert entry("get", "one", "--url", stub.url).err.startswith("error: 404")
+    stub.headers = {"X-Clavitor-As-Of": "yesterday"}
+    assert entry("get", "one", "--url", stub.url).err.startswith("error: 404")
+
+
 def test_a_write_at_a_backup_says_where_the_primary_is(entry: Any, stub: Stub) -> None:
     stub.status, stub.body, stub.headers = 503, READ_ONLY, {"X-Primary-Location": "https://calgary.test"}
     for command in (("put", "one"), ("rm", "one")):

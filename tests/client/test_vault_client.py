@@ -138,6 +138,14 @@ async def test_a_refusal_is_the_answer(
     assert asked(httpx_mock) == [A]
 
 
+async def test_a_refusal_tells_whose_it_is(vault: VaultClient, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_exception(httpx.ConnectError("refused"), url=f"{A}/api/entries/one")
+    httpx_mock.add_response(url=f"{B}/api/entries/one", status_code=404, json={"code": "x"}, headers=AGE)
+    with pytest.raises(NotFound) as missing:
+        await vault.get("one")
+    assert missing.value.origin == Origin(B, datetime(2026, 11, 22, 12, 0, 0, 250_000, tzinfo=UTC), 3.2)
+
+
 async def test_a_throttled_client_does_not_go_around(vault: VaultClient, httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(url=f"{A}/api/entries/one", status_code=429, headers={"Retry-After": "7"})
     with pytest.raises(ServerUnavailable) as slow:

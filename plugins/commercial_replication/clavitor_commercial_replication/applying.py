@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from clavitor_commercial_replication import digests, fencing, mirror, rules, state, tables
 from clavitor_commercial_replication.merging import ACTOR, CATEGORY, Merge
 from clavitor_commercial_replication.models import Answer, Batch, Peer, State
-from clavitor_commercial_replication.words import are, entries
+from clavitor_commercial_replication.words import are, as_role, entries
 from clavitor_host.api import AuditEntry, PointRead, Problem, StorageUnavailable, Transaction, problem
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class _Backup:
         known = self._state
         about = {"epoch": known.epoch, "role": known.role, "stream_id": known.stream_id}
         if known.role != "backup":
-            raise problem(409, NOT_A_BACKUP, f"This POP is no backup; it is {known.role}.", **about)
+            raise problem(409, NOT_A_BACKUP, f"This POP is no backup; it is {as_role(known.role)}.", **about)
         if batch.epoch is None:
             return
         if rules.is_stale(batch.epoch, known.epoch):

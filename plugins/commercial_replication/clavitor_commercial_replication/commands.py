@@ -2,7 +2,7 @@
 
 Works on the database itself, beside a running server or not; the server follows at once. Exit codes: 0 for a command
 that did what it was asked, 1 with one line on standard error when it could not. `status` and `verify` end with 0 only
-when all is well and equal, else with 5.
+when all is well and equal, `promote --dry-run` when nothing is in the way, else with 5.
 """
 
 from __future__ import annotations
@@ -47,18 +47,19 @@ async def status(ctx: typer.Context) -> None:
 
     Exits with 0 when all is well and both vaults were equal at the last comparison, else with 5.
     """
-    from clavitor_commercial_replication.status import facts_of, problems, report
+    from clavitor_commercial_replication.status import facts_of, held_up, problems, report
     from clavitor_commercial_replication.wording import described
 
     async with ctx.obj.offline() as host:
         service = _service_of(host)
         facts, found = await facts_of(service), await report(service)
-        wrong = problems(facts, service.config.stalled_after) if facts else ["Replication is off: no role is set."]
+        stale = service.config.stalled_after
+        wrong = problems(facts, stale) if facts else ["Replication is off: no role is set."]
     if ctx.obj.json:
         terminal.write_json(found if facts else {**found, "healthy": False, "problems": wrong})
     else:
         terminal.facts(described(facts) if facts else [])
-        print("\n".join(wrong) if wrong else "All is well.")
+        print("\n".join(wrong) or (facts and held_up(facts, stale)) or "All is well.")
     if wrong:
         raise typer.Exit(UNHEALTHY)
 
@@ -123,19 +124,23 @@ async def promote(
 ) -> None:
     """Make this POP the primary, when the primary is gone. Shows first what may be lost.
 
-    The old primary turns read-only as soon as it hears of it, and keeps what only it has.
+    The old primary turns read-only as soon as it hears of it, and keeps what only it has. A dry run exits with 5 when
+    this would be refused.
     """
     from clavitor_commercial_replication import promotion, telling
 
     async with _started(ctx) as service:
         preview = await promotion.preview(service)
+        refused = bool(preview.obstacles) and not force
         if dry_run and ctx.obj.json:
-            terminal.write_json({**preview._asdict(), "promoted": False})
-            return
-        if dry_run:
+            terminal.write_json({**preview._asdict(), "promoted": False, "refused": refused})
+        elif dry_run:
             telling.tell_preview(preview)
-            return
-        if preview.obstacles and not force:
+            if refused:
+                print("It would be refused without --force.")
+        if dry_run:
+            raise typer.Exit(UNHEALTHY if refused else 0)
+        if refused:
             raise ClavitorError(f"{' '.join(preview.obstacles)} Nothing was changed; --force does it nevertheless")
         if not ctx.obj.json:
             telling.tell_preview(preview)
@@ -250,7 +255,12 @@ async def reseed(
     ctx: typer.Context,
     url: From = None,
     give_up: Annotated[
-        bool, typer.Option("--give-up", help="Also writes that are here, and that the primary lacks: they are lost.")
+        bool,
+        typer.Option(
+            "--give-up",
+            help="Also when the primary lacks the last write of entries here, which is then lost. It does not cover "
+            "writes that wait here still: replay or discard those first.",
+        ),
     ] = False,
     yes: Yes = False,
 ) -> None:
@@ -284,7 +294,7 @@ async def reseed(
     if ctx.obj.json:
         terminal.write_json(done._asdict())
         return
-    print(f"Taken from the primary: {done.entries:,}. Removed here: {done.removed:,}.")
+    print(f"Taken from the primary: {done.entries:,}, deleted ones too. Removed here: {done.removed:,}.")
     print(telling.REFILLED[done.equal])
 
 

@@ -36,7 +36,7 @@ BECAUSE: dict[FencedBecause, str] = {
 
 
 async def fence(service: Replication, reason: FencedBecause, epoch: int, *, applied_max_rev: int | None = None) -> None:
-    """Turn this primary read-only, durably; tell the operator. Nothing happens where it no longer applies.
+    """Turn this primary read-only, durably. Nothing happens where it no longer applies. The watch tells the operator.
 
     epoch: the one that the other POP knows: for `superseded` a higher one than ours, for `behind` the same.
     applied_max_rev: for `behind`, the highest rev that the backup has.
@@ -59,18 +59,11 @@ async def fence(service: Replication, reason: FencedBecause, epoch: int, *, appl
         details = {"reason": reason, "epoch": known.epoch, "other_epoch": epoch, "unreplicated": waiting}
         title = f"became read-only because {BECAUSE[reason]}"
         await host.audit.record(tx, AuditEntry("REPLICATION", "fence", SYSTEM, title, payload=details))
-    await tell_fenced(service, reason, waiting, details)
 
 
 def own_stream(known: State) -> dict[str, Any]:
     """Return columns of the state that keep which stream is followed now, {} when that is none."""
     return {} if known.stream_id is None else {"former_epoch": known.epoch, "former_stream_id": known.stream_id}
-
-
-async def tell_fenced(service: Replication, reason: FencedBecause, waiting: int, details: dict[str, Any]) -> None:
-    """Raise the alert that this POP is read-only, and say what to do."""
-    message = f"This POP takes no more writes because {BECAUSE[reason]}. {next_step(reason, waiting)}"
-    await service.host.edition.alert_operator("REPLICATION_FENCED", message, details)
 
 
 def next_step(reason: FencedBecause | None, waiting: int) -> str:
@@ -206,7 +199,8 @@ async def discard(service: Replication, entry_ids: Collection[str] | None, *, by
             _check_fenced((await state.required(tx)).role, "discarded")
             await _forget(tx, page)
             await host.audit.record(tx, *(_noted("discard", "discarded", by, row.entry_id, row.rev) for row in page))
-    log.warning("Writes that only this POP had were discarded", entries=len(wanted), by=by)
+    if wanted:
+        log.warning("Writes that only this POP had were discarded", entries=len(wanted), by=by)
     return len(wanted)
 
 

@@ -26,12 +26,14 @@ async def show_replication(visit: Visit) -> Response:
     if facts is None:
         return visit.render("clavitor_commercial_replication:replication.html", facts=None)
     problems = status.problems(facts, service.config.stalled_after)
+    held_up = status.held_up(facts, service.config.stalled_after)
     waiting = await fencing.unreplicated(service, limit=SHOWN) if facts.role != "backup" else []
     return visit.render(
         "clavitor_commercial_replication:replication.html",
         facts=facts,
         problems=problems,
-        kind=_kind(facts, problems),
+        held_up=held_up,
+        kind=_kind(facts, problems) if problems or held_up is None else "warn",
         role=wording.ROLES[facts.role],
         behind=wording.behind(facts),
         agreement=wording.agreement(facts),

@@ -17,7 +17,7 @@ from clavitor_commercial_replication import asking, digests, queue, rules, state
 from clavitor_commercial_replication.fencing import COMMAND
 from clavitor_commercial_replication.losses import lacking
 from clavitor_commercial_replication.models import Batch, Item, State
-from clavitor_commercial_replication.words import are
+from clavitor_commercial_replication.words import are, as_role
 from clavitor_commercial_replication.words import entries as entries_in_words
 from clavitor_host.api import AuditEntry, ClavitorError, EntryCopy, Problem, entries
 
@@ -71,8 +71,9 @@ async def plan(service: Replication, link: Link, url: str) -> Plan:
     async with service.host.db.snapshot() as tx:
         known, waiting, peer = await state.required(tx), await queue.depth(tx), await state.peer(tx)
         own = await tx.fetch_val("SELECT live_entries FROM vault_head WHERE id = 1")
+    _check_here(known, waiting)
     about = await asking.about_other(link)  # after what is known of it here, so that it can only be ahead of that
-    _check(service, known, waiting, about)
+    _check_other(service, known, about)
     same_stream = (known.epoch, known.stream_id) == (about.epoch, about.stream_id)
     if known.reseed_from is None and same_stream and peer.applied_max_rev > about.head_rev:
         raise ClavitorError(
@@ -126,23 +127,28 @@ async def reseed(
     return Reseeded(done, removed, await _compared(service, link))
 
 
-def _check(service: Replication, known: State, waiting: int, about: asking.About) -> None:
+def _check_here(known: State, waiting: int) -> None:
     if known.role == "primary":
         raise ClavitorError("this POP is the primary: it is the other one that is re-seeded")
+    if waiting:
+        raise ClavitorError(
+            f"{entries_in_words(waiting)} written here {are(waiting)} not on the other POP, and would be lost: see "
+            "`clavitor replication unreplicated`, and `replay` or `discard` what it lists first; --give-up does not "
+            "cover that"
+        )
+
+
+def _check_other(service: Replication, known: State, about: asking.About) -> None:
     if about.role != "primary":
         raise ClavitorError(
-            f"the other POP is not the primary but {about.role}: promote it first, or there is nothing to copy from"
+            f"the other POP is not the primary but {as_role(about.role)}: promote it first, or there is nothing to "
+            "copy from"
         )
     if about.pop == service.config.source_pop:
         raise ClavitorError(f"the other POP is called {about.pop} as this one is: the URL leads back here")
     if about.pop not in service.config.authorized_primaries:
         raise ClavitorError(
             f"authorized_primaries does not name {about.pop} here, so nothing could be replicated afterwards: add it"
-        )
-    if waiting:
-        raise ClavitorError(
-            f"{entries_in_words(waiting)} written here {are(waiting)} not on the other POP, and would be lost: see "
-            "`clavitor replication unreplicated`, then `replay` or `discard` what it lists"
         )
     if about.epoch < known.epoch:
         raise ClavitorError(
@@ -182,7 +188,8 @@ async def _begin(service: Replication, planned: Plan, by: str) -> None:
     async with host.db.transaction() as tx:
         head = await host.vault.lock(tx)
         known = await state.required(tx)
-        _check(service, known, await queue.depth(tx), about)
+        _check_here(known, await queue.depth(tx))
+        _check_other(service, known, about)
         now = host.clock.now_us()
         await tx.execute(sa.delete(tables.versions))
         await tx.execute(sa.insert(tables.versions).from_select(["entry_id", "epoch", "rev", "digest"], unconfirmed))

@@ -13,6 +13,7 @@ from clavitor_commercial_replication.body import read_json
 from clavitor_commercial_replication.models import Batch, Item
 from clavitor_commercial_replication.peers import pop_of
 from clavitor_commercial_replication.service import service_of
+from clavitor_commercial_replication.words import as_role
 from clavitor_host.api import Parameter, Problem, Reply, Request, endpoint, invalid_field, problem
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _service(request: Request) -> Replication:
 def _require_primary(known: State) -> State:
     if known.role != "primary":
         about = {"epoch": known.epoch, "role": known.role, "stream_id": known.stream_id}
-        raise problem(409, "not_a_primary", f"This POP is not the primary; it is {known.role}.", **about)
+        raise problem(409, "not_a_primary", f"This POP is not the primary; it is {as_role(known.role)}.", **about)
     return known
 
 

@@ -24,6 +24,9 @@ SELECT (SELECT count(*) FROM replication_queue) AS depth,
 OVERDUE = 5
 """Intervals of comparison without one after which something is wrong."""
 
+MISSED = 3
+"""Heartbeat intervals of a primary without a success after which it is held up."""
+
 
 class Facts(NamedTuple):
     """What the database says. Seconds are ages; `_at` are µs since the epoch; None: never, or not known.
@@ -33,8 +36,8 @@ class Facts(NamedTuple):
     `lag_seconds`: on a primary the age of that write, 0 when there is none; on a
     backup the age of the moment up to which it has everything. `told_head_rev`, `told_depth`: what the primary last
     said. `compared_at`, `mismatches`: the last comparison of the hashes, and how many of the 256 differed.
-    `compare_within`: seconds within which there should have been another. `mirrored_tokens`: of the other POP,
-    which are good here.
+    `compare_within`: seconds within which there should have been another. `success_within`: the same of successes of a
+    primary. `mirrored_tokens`: of the other POP, which are good here.
     """
 
     at: int
@@ -65,6 +68,7 @@ class Facts(NamedTuple):
     last_error: str | None
     last_error_at: int | None
     compare_within: float = float("inf")
+    success_within: float = float("inf")
     mirrored_tokens: int = 0
 
     @property
@@ -129,6 +133,7 @@ async def facts_of(service: Replication) -> Facts | None:
         last_error=peer.last_error,
         last_error_at=peer.last_error_at,
         compare_within=max(OVERDUE * service.config.compare_interval, service.config.stalled_after),
+        success_within=MISSED * service.config.heartbeat_interval,
         mirrored_tokens=waiting["tokens"],
     )
 
@@ -193,13 +198,21 @@ def problems(facts: Facts, stalled_after: float) -> list[str]:
     if facts.mismatches:
         found.append(
             f"The two vaults are not equal: {facts.mismatches} of 256 hashes differed when they were last compared. "
-            "See which entries with `clavitor replication verify` on the primary; --repair sends them again."
+            "See which entries with `clavitor replication verify` on the primary; --repair mends what can be mended."
         )
     elif facts.compared_at is None and facts.reseed_from is None:
         found.append("The two vaults have not been compared yet, so it is not known that they are equal.")
     elif facts.overdue:
         found.append(uncompared(facts))
     return found
+
+
+def held_up(facts: Facts, stalled_after: float) -> str | None:
+    """Return a sentence on what is no problem yet and not well either; None when there is no such thing."""
+    late = facts.role == "primary" and _age(facts.at, facts.last_success_at) > facts.success_within
+    if facts.last_error is None and not late:
+        return None
+    return f"Held up just now: it counts as a problem after {lasting(stalled_after)}."
 
 
 def uncompared(facts: Facts) -> str:

@@ -17,6 +17,7 @@ from clavitor_commercial_replication.enlist import task_of
 from clavitor_commercial_replication.fencing import COMMAND
 from clavitor_commercial_replication.models import Version
 from clavitor_commercial_replication.service import QUEUED
+from clavitor_commercial_replication.words import as_role
 from clavitor_host.api import AuditEntry, ClavitorError, Problem, Write, WriteSet
 
 if TYPE_CHECKING:
@@ -118,10 +119,11 @@ async def _buckets(service: Replication, link: Link) -> tuple[asking.About, list
     """Return what the backup is, and the numbers of the buckets that differ."""
     known = await state.required(service.host.db)
     if known.role != "primary":
-        raise ClavitorError(f"this POP is {known.role}: compare on the primary, {asking.url_of(service)}")
+        raise ClavitorError(f"this POP is {as_role(known.role)}: compare on the primary, {asking.url_of(service)}")
     about = await asking.about_other(link)
     if about.role != "backup":
-        raise ClavitorError(f"the other POP, {about.pop}, is no backup but {about.role}: there is nothing to compare")
+        other = as_role(about.role)
+        raise ClavitorError(f"the other POP, {about.pop}, is no backup but {other}: there is nothing to compare")
     if about.reseeding:
         raise ClavitorError(f"the backup {about.pop} is being re-seeded: compare when that is done")
     return about, digests.differing(await state.buckets(service.host.db), about.buckets)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clavitor_commercial_replication import status
-from clavitor_commercial_replication.fencing import tell_fenced
+from clavitor_commercial_replication.fencing import BECAUSE, next_step
 from clavitor_commercial_replication.words import entries, lasting
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INTERVAL = 5.0
 """Seconds between two looks."""
 
+FENCED = "REPLICATION_FENCED"
 STALLED = "REPLICATION_STALLED"
 RESUMED = "REPLICATION_RESUMED"
 MISMATCH = "REPLICATION_MISMATCH"
@@ -39,7 +40,7 @@ class Watch:
         self._changed = 0.0
         self._compared: int | None = None
         self._compared_since = 0.0
-        self._began = False
+        self._fenced_at: int | None = None
         self._told: set[str] = set()
 
     async def look(self) -> None:
@@ -47,14 +48,21 @@ class Watch:
         facts = await status.facts_of(self._service)
         if facts is None:
             return
-        if not self._began:
-            self._began = True
-            if facts.role == "fenced" and facts.reason is not None:
-                details = {"reason": facts.reason, "epoch": facts.epoch, "unreplicated": facts.depth}
-                await tell_fenced(self._service, facts.reason, facts.depth, details)
+        await self._look_at_role(facts)
         await self._look_at_address(facts)
         await self._look_at_progress(facts)
         await self._look_at_hashes(facts)
+
+    async def _look_at_role(self, facts: Facts) -> None:
+        """Each fence is told of from here alone, so that it is told once, whichever process fenced and wherever it
+        died; it is known by its moment."""
+        if facts.role != "fenced" or facts.reason is None or facts.role_since == self._fenced_at:
+            return
+        self._fenced_at = facts.role_since
+        step = next_step(facts.reason, facts.depth)
+        message = f"This POP takes no more writes because {BECAUSE[facts.reason]}. {step}"
+        details = {"reason": facts.reason, "epoch": facts.epoch, "unreplicated": facts.depth}
+        await self._service.host.edition.alert_operator(FENCED, message, details)
 
     async def _look_at_progress(self, facts: Facts) -> None:
         """Progress is a success of the stream; while it is far behind, one that brings it on."""

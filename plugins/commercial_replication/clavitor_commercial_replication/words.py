@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clavitor_commercial_replication.models import Role
+
 
 def lasting(seconds: float) -> str:
     """Return a time span in words, in its two largest units."""
@@ -36,3 +41,8 @@ def tokens(count: int) -> str:
 def are(count: int) -> str:
     """Return the verb that goes with so many."""
     return "is" if count == 1 else "are"
+
+
+def as_role(role: Role) -> str:
+    """Return what a POP is, in words that follow `is`."""
+    return role if role == "fenced" else f"the {role}"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clavitor_commercial_replication import asking, fencing, promotion, state
+from clavitor_commercial_replication import asking, fencing, promotion, state, watch
+from clavitor_commercial_replication.watch import Watch
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, until
 from clavitor_commercial_replication_testing.failover import (
     MIXTURES,
@@ -23,7 +24,7 @@ from clavitor_commercial_replication_testing.failover import (
 )
 from clavitor_commercial_replication_testing.network import Forward, lost_after
 
-from clavitor_host.api import ClavitorError, Problem
+from clavitor_host.api import ClavitorError, Problem, log
 
 
 @pytest.fixture
@@ -36,6 +37,12 @@ async def pops(tmp_path: Path) -> AsyncIterator[Pair]:
 async def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pair]:
     async with drill(tmp_path, request.param) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a test's own watch looks."""
+    monkeypatch.setattr(watch, "INTERVAL", 3_600.0)
 
 
 async def split(pops: Pair) -> tuple[Pop, Pop]:
@@ -141,6 +148,20 @@ async def test_what_is_discarded_is_recorded_and_gone_with_the_next_reseed(pops:
     assert await blob(old, "gone") is not None
 
 
+async def test_nothing_is_said_of_nothing_discarded(pops: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(log, "warning", lambda text, **_: said.append(text))
+    await pops.primary.put("a")
+    await pops.settled()
+    pops.network.cut = True
+    await pops.primary.put("b")
+    await fencing.fence(pops.primary.service, "superseded", 2)
+    for count in (1, 0):
+        assert await fencing.discard(pops.primary.service, None) == count
+        assert len([text for text in said if "discarded" in text]) == 1
+        assert len(await audited(pops.primary, "discard")) == 1
+
+
 async def test_a_primary_neither_replays_nor_discards_what_waits(pops: Pair) -> None:
     pops.network.cut = True
     await pops.primary.put("a")
@@ -164,7 +185,7 @@ async def test_replay_to_a_pop_that_is_no_primary_changes_nothing(pops: Pair) ->
     await pops.primary.put("b")
     await fencing.fence(pops.primary.service, "superseded", 7)
     pops.network.cut = False
-    with pytest.raises(asking.AskedInVain, match="not the primary; it is backup"):
+    with pytest.raises(asking.AskedInVain, match="not the primary; it is the backup"):
         await fencing.replay(pops.primary.service, None)
     assert await pops.primary.depth() == 1
 
@@ -175,6 +196,9 @@ async def test_fencing_is_durable_and_told_once_and_again_after_a_start(pops: Pa
     assert (known.role, known.reason, known.epoch, known.stream_id) == ("fenced", "superseded", 2, None)
     (row,) = await audited(old, "fence")
     assert json.loads(row["payload"]) == {"reason": "superseded", "epoch": 1, "other_epoch": 2, "unreplicated": 4}
+    watching = Watch(old.service)
+    await watching.look()
+    await watching.look()
     (alert,) = heard(old, "REPLICATION_FENCED")
     assert "4 entries written here are not on the other POP" in alert.message
     again = await pops.restart("primary")
@@ -182,11 +206,9 @@ async def test_fencing_is_durable_and_told_once_and_again_after_a_start(pops: Pa
         await again.put("refused")
     assert refusal.value.status == 503
     assert (await facts(again)).role == "fenced"
-    from clavitor_commercial_replication.watch import Watch
-
-    watch = Watch(again.service)
-    await watch.look()
-    await watch.look()
+    watching = Watch(again.service)
+    await watching.look()
+    await watching.look()
     assert len(heard(again, "REPLICATION_FENCED")) == 1
 
 
@@ -194,6 +216,8 @@ async def test_a_fence_that_no_longer_applies_does_nothing(pops: Pair) -> None:
     service = pops.primary.service
     await promotion.promote(service, force=True)  # epoch 2 now
     await pops.primary.put("a")
+    watching = Watch(service)
+    await watching.look()
     await fencing.fence(service, "superseded", 2)
     await fencing.fence(service, "behind", 1)
     await fencing.fence(service, "behind", 2, applied_max_rev=await pops.primary.host.vault.head_rev())
@@ -202,9 +226,22 @@ async def test_a_fence_that_no_longer_applies_does_nothing(pops: Pair) -> None:
     assert (await facts(pops.backup)).role == "backup"
     await fencing.fence(service, "superseded", 3)
     assert (await facts(pops.primary)).role == "fenced"
+    await watching.look()
     await fencing.fence(service, "superseded", 5)
     assert (await facts(pops.primary)).epoch == 5
+    await watching.look()
     assert len(heard(pops.primary, "REPLICATION_FENCED")) == 1
+
+
+async def test_a_second_fence_is_told_too(pops: Pair) -> None:
+    service = pops.primary.service
+    watching = Watch(service)
+    pops.network.cut = True
+    for times in (1, 2):
+        await fencing.fence(service, "superseded", 10 * times)
+        await watching.look()
+        assert len(heard(pops.primary, "REPLICATION_FENCED")) == times
+        await promotion.promote(service, force=True)
 
 
 async def test_a_fenced_pop_that_is_promoted_again_goes_beyond_all_that_it_was_shown(pops: Pair) -> None:
@@ -245,6 +282,7 @@ async def test_a_primary_from_an_old_copy_stops_and_the_backup_goes_on(pops: Pai
     await until_role(primary, "fenced")
     found = await facts(primary)
     assert found.reason == "behind"
+    await Watch(primary.service).look()
     (alert,) = heard(primary, "REPLICATION_FENCED")
     assert "restored from an older copy" in alert.message and "Promote the backup" in alert.message
     await promotion.promote(pops.backup.service, force=True)

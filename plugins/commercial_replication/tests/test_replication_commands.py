@@ -76,8 +76,14 @@ def test_a_whole_failover_by_command(pair: Pair) -> None:
     assert "compare on the primary" in error(new, "verify")
 
     assert "answers right now: stop it first" in error(new, "promote", "--yes")
-    preview = told(new, "promote", "--dry-run")
-    assert (preview["promoted"], preview["new_epoch"], preview["missing"]) == (False, 2, 0)
+    preview = told(new, "promote", "--dry-run", code=5)
+    assert (preview["promoted"], preview["refused"]) == (False, True)
+    assert (preview["new_epoch"], preview["missing"]) == (2, 0)
+    dry = run(new, "promote", "--dry-run")
+    assert dry.returncode == 5 and dry.stdout.endswith("\nIt would be refused without --force.\n")
+    forced = run(new, "promote", "--dry-run", "--force")
+    assert forced.returncode == 0 and "refused without" not in forced.stdout
+    assert told(new, "promote", "--dry-run", "--force")["refused"] is False
     new.terminate()
     assert put(old, "only-here").status_code == 201
     assert put(old, "entry-0", "b2xk").status_code == 200
@@ -111,7 +117,7 @@ def test_a_whole_failover_by_command(pair: Pair) -> None:
     assert run(old, "discard", "entry-0", "--yes").stdout == "Discarded: 1.\n"
     assert told(old, "unreplicated") == {"entries": []}
     filled = run(old, "reseed", "--yes")
-    assert filled.returncode == 0 and "Taken from the primary: 4. Removed here: 0." in filled.stdout
+    assert filled.returncode == 0 and "Taken from the primary: 4, deleted ones too. Removed here: 0." in filled.stdout
     assert "4 entries there, 4 here" in filled.stderr
     new.terminate()
     new.start()  # so that it does not wait before it tries to send again
@@ -147,8 +153,10 @@ def test_a_difference_is_shown_and_repaired_by_command(pair: Pair) -> None:
 
 
 def test_it_says_in_one_line_what_is_wrong_with_the_other_pop_or_the_configuration(pair: Pair) -> None:
+    until(lambda: run(pair.primary, "status").returncode == 0)
     pair.backup.kill()
     assert "cannot be reached" in error(pair.primary, "verify")
+    assert "this POP is the primary" in error(pair.primary, "reseed", "--yes")
     assert "this POP is the primary" in error(pair.primary, "replay", "--all")
     assert "this POP is the primary" in error(pair.primary, "discard", "--all", "--yes")
     assert "is the primary already" in error(pair.primary, "promote", "--yes")
@@ -159,8 +167,13 @@ def test_it_says_in_one_line_what_is_wrong_with_the_other_pop_or_the_configurati
     assert "no mirrored token has the id nothing" in error(pair.primary, "tokens", "--forget", "nothing")
     for url in ("http://zurich.example.com", "https://[::1"):
         assert "nobody is asked at the URL" in error(pair.backup, "reseed", "--from", url, "--yes")
+    settings = pair.primary.folder / "clavitor.toml"
+    settings.write_text(settings.read_text("utf-8").replace("stalled_after = 5.0", "stalled_after = 3600.0"), "utf-8")
+    until(lambda: "Held up just now: it counts as a problem after 1 hour." in run(pair.primary, "status").stdout)
+    held = run(pair.primary, "status")
+    assert held.returncode == 0 and "last error:" in held.stdout and "All is well." not in held.stdout
     pair.primary.terminate()
-    (pair.primary.folder / "clavitor.toml").write_text("", "utf-8")
+    settings.write_text("", "utf-8")
     assert "replication is off: set a role" in error(pair.primary, "verify")
     off = run(pair.primary, "status")
     assert (off.returncode, off.stdout) == (5, "Replication is off: no role is set.\n")

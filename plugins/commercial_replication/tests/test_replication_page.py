@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from clavitor_commercial_replication import queue
-from clavitor_commercial_replication_testing.apps import Pair, Pop, bundle
-from clavitor_commercial_replication_testing.failover import drill, fail_over, until_role, until_well
+from clavitor_commercial_replication_testing.apps import Pair, Pop, bundle, until
+from clavitor_commercial_replication_testing.failover import drill, facts, fail_over, until_role, until_well
 
 from clavitor_host.identity.models import SYSTEM, Role
 from clavitor_host.identity.users import create_user
@@ -20,7 +20,7 @@ PAGE = "/admin/replication"
 
 @pytest.fixture
 async def pops(tmp_path: Path) -> AsyncIterator[Pair]:
-    async with drill(tmp_path) as made:
+    async with drill(tmp_path, heartbeat_interval="2") as made:
         await made.primary.put("a")
         await made.settled()
         await until_well(made.primary, made.backup)
@@ -48,6 +48,21 @@ async def test_a_pair_that_is_well_says_so_on_both_sides(pops: Pair) -> None:
         assert PAGE in visitor.page.links
         assert "<script" not in visitor.response.text
         await visitor.client.aclose()
+
+
+async def test_a_pair_that_is_held_up_is_not_called_well(pops: Pair) -> None:
+    pops.network.cut = True
+
+    async def failed() -> bool:
+        return (await facts(pops.primary)).last_error is not None
+
+    await pops.primary.put("waits")
+    await until(failed)
+    visitor = await visit(pops.primary)
+    text = visitor.page.text
+    assert "All is well" not in text
+    assert "Held up just now: it counts as a problem after 1 minute." in text
+    await visitor.client.aclose()
 
 
 async def test_what_waits_and_what_is_refused_is_listed(pops: Pair) -> None:

@@ -318,21 +318,25 @@ async def test_writes_that_only_this_pop_has_are_in_the_way(pops: Pair) -> None:
     await old.put("b")
     pops.network.cut = False
     await until_role(old, "fenced")
-    with pytest.raises(ClavitorError, match="1 entry written here is not on the other POP"):
-        await refill(old)
+    for _ in range(2):
+        with pytest.raises(ClavitorError, match=r"1 entry written here .* --give-up does not cover that"):
+            await refill(old)
+        pops.network.cut = True
     assert (await facts(old)).role == "fenced"
 
 
 async def test_a_primary_is_not_reseeded_and_a_backup_gives_nothing(pops: Pair) -> None:
     await pops.primary.put("a")
     await pops.settled()
-    with pytest.raises(ClavitorError, match="this POP is the primary"):
-        await refill(pops.primary)
+    for cut in (True, False):
+        pops.network.cut = cut
+        with pytest.raises(ClavitorError, match="this POP is the primary"):
+            await refill(pops.primary)
     async with asking.linked(pops.primary.service) as link:
-        with pytest.raises(LinkError, match="not the primary; it is backup"):
+        with pytest.raises(LinkError, match="not the primary; it is the backup"):
             await link.get(asking.ENTRIES)
     await fencing.fence(pops.primary.service, "superseded", 2)
-    with pytest.raises(ClavitorError, match="not the primary but backup"):
+    with pytest.raises(ClavitorError, match="not the primary but the backup"):
         await refill(pops.primary)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clavitor_commercial_replication import service, state
+from clavitor_commercial_replication import service, state, watch
 from clavitor_commercial_replication.sender import Sender
 from clavitor_commercial_replication_testing.apps import pair
+from clavitor_commercial_replication_testing.failover import Ears, heard
 from clavitor_commercial_replication_testing.network import Forward
 
 VERSIONS = "/api/replication/versions"
@@ -25,13 +26,23 @@ def silent_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sender, "run", nothing)
 
 
+@pytest.fixture(autouse=True)
+def no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a test's own watch looks."""
+    monkeypatch.setattr(watch, "INTERVAL", 3_600.0)
+
+
 async def test_a_primary_that_was_superseded_while_it_was_away_starts_read_only(tmp_path: Path) -> None:
-    async with pair(tmp_path) as pops:
+    async with pair(tmp_path, Ears) as pops:
         async with pops.backup.host.db.transaction() as tx:
             await state.update(tx, role="primary", epoch=2, stream_id="own")
         primary = await pops.restart("primary")
         found = await state.required(primary.host.db)
         assert (found.role, found.reason, found.epoch) == ("fenced", "superseded", 2)
+        watching = watch.Watch(primary.service)
+        for _ in range(2):
+            await watching.look()
+            assert len(heard(primary, "REPLICATION_FENCED")) == 1
 
 
 async def test_a_primary_starts_as_one_where_the_other_pop_is_its_backup(tmp_path: Path) -> None:

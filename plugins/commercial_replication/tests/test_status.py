@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from clavitor_commercial_replication import fencing, queue, state, status
-from clavitor_commercial_replication.status import Facts, problems
+from clavitor_commercial_replication.status import Facts, held_up, problems
 from clavitor_commercial_replication.watch import Watch
 from clavitor_commercial_replication.wording import agreement, described
 from clavitor_commercial_replication_testing.apps import Pair, Pop, bundle, until
@@ -114,6 +114,28 @@ def test_what_is_wrong_is_said_in_a_sentence(found: Facts, words: list[str]) -> 
     for text, expected in zip(told, words, strict=True):
         assert expected in text
         assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("found", "held"),
+    [
+        (WELL, False),
+        (BACKUP, False),
+        (WELL._replace(last_error="network: no route"), True),
+        (WELL._replace(success_within=3.0, last_success_at=1_000_000_000 - 2_900_000), False),
+        (WELL._replace(success_within=3.0, last_success_at=1_000_000_000 - 3_100_000), True),
+        (BACKUP._replace(success_within=3.0, last_success_at=1_000_000_000 - 3_100_000), False),
+    ],
+)
+def test_what_is_held_up_is_not_called_well_before_it_is_a_problem(found: Facts, held: bool) -> None:
+    told = held_up(found, 60.0)
+    assert told == ("Held up just now: it counts as a problem after 1 minute." if held else None)
+    assert problems(found, 60.0) == []
+
+
+def test_repairing_is_not_promised_where_it_gives_up_writes() -> None:
+    (told,) = problems(WELL._replace(mismatches=1), 60.0)
+    assert told.endswith("--repair mends what can be mended.")
 
 
 async def test_both_sides_are_well_once_they_were_compared(mixed: Pair) -> None:

@@ -208,7 +208,7 @@ async def test_the_operator_is_told_that_hashes_differ_and_when_they_agree_again
 
 
 async def test_only_a_primary_with_a_settled_backup_compares(pops: Pair) -> None:
-    with pytest.raises(ClavitorError, match="this POP is backup: compare on the primary"):
+    with pytest.raises(ClavitorError, match="this POP is the backup: compare on the primary"):
         await compare(pops.backup)
     async with pops.backup.host.db.transaction() as tx:
         await state.update(tx, reseed_from="http://somewhere.test")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from clavitor_commercial_replication.wording import progress_bar, seconds
-from clavitor_commercial_replication.words import are, entries, tokens, writes
+from clavitor_commercial_replication.words import are, as_role, entries, tokens, writes
 
 PROGRAM = """
 from clavitor_commercial_replication.wording import progress_bar
@@ -55,3 +55,7 @@ def test_one_is_told_as_one_and_many_as_many() -> None:
         ("1 token", "2,000 tokens"),
         ("is", "are"),
     ]
+
+
+def test_a_role_is_told_in_a_sentence() -> None:
+    assert [as_role("primary"), as_role("backup"), as_role("fenced")] == ["the primary", "the backup", "fenced"]
