@@ -31,7 +31,12 @@ async def run(url: str, work: Callable[[sa.Connection], T], *, mode: Mode = "wri
     `write`: SQLite BEGIN IMMEDIATE with foreign keys off until the commit, when they are checked; PostgreSQL READ
     COMMITTED. `read`: one consistent snapshot. Raises `StartError` when the database cannot be reached.
     """
-    function = _run_sqlite if url.startswith("sqlite:") else _run_postgresql
+    function = _run_sqlite
+    if not url.startswith("sqlite:"):
+        # loaded here and not in the thread: while half of sqlalchemy.orm is there, statements of other tasks fail
+        import sqlalchemy.ext.asyncio  # noqa: F401
+
+        function = _run_postgresql
     return await uninterrupted(asyncio.to_thread(function, url, work, mode))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,26 @@ async def test_bulk_writes_are_one_statement(db: Database, things: sa.Table) -> 
     await tx.insert_many(things, [{"key": str(n), "number": n} for n in range(64)])
     await tx.rollback()
     assert len(executed) == 1 and "unnest($1::VARCHAR(100)[], $2::BIGINT[])" in executed[0]
+
+
+_WHO_IMPORTS = """
+import asyncio, sys, threading
+
+class Watch:
+    threads = set()
+
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("sqlalchemy.orm"):
+            self.threads.add(threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Watch())
+from clavitor_host.storage import maintenance
+assert asyncio.run(maintenance.run(sys.argv[1], lambda connection: 7)) == 7
+assert Watch.threads == {True}, Watch.threads
+"""
+
+
+async def test_maintenance_does_not_import_in_a_thread_what_statements_need(postgres_url: str) -> None:
+    """While `sqlalchemy.orm` is being imported elsewhere, a statement can find half of it, and fails."""
+    python = await asyncio.create_subprocess_exec(sys.executable, "-c", _WHO_IMPORTS, postgres_url)
+    assert await python.wait() == 0
