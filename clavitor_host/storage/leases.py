@@ -127,7 +127,7 @@ class LeaseKeeper:
         self._leases.pop(lease.name, None)
         if lease.held.is_set():
             lease._gone()
-            await self._give_back([lease])
+            await self._give_back([lease.name])
 
     async def start(self) -> None:
         """Begin to take and renew."""
@@ -143,10 +143,9 @@ class LeaseKeeper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        held = [lease for lease in self._leases.values() if lease.held.is_set()]
-        for lease in held:
+        for lease in self._leases.values():
             lease._gone()
-        await self._give_back(held)
+        await self._give_back(list(self._leases))
 
     async def _run(self) -> None:
         while True:
@@ -186,7 +185,7 @@ class LeaseKeeper:
             if token is None:
                 lease._gone()
             elif self._leases.get(lease.name) is not lease:
-                await self._give_back([lease])
+                await self._give_back([lease.name])
             elif lease.held.is_set() and token != lease.token:
                 lease._gone()  # it was free for a moment: whoever worked under the old token must notice
                 lease._gained(token, began + self._ttl)
@@ -205,13 +204,12 @@ class LeaseKeeper:
         )
         return bool(await self._db.fetch_val(taken) < len(waiting))
 
-    async def _give_back(self, held: Sequence[Lease]) -> None:
+    async def _give_back(self, names: Sequence[str]) -> None:
+        """Free these leases, of those that are this process's. It may have one that it does not know of: whoever is
+        stopped while it takes it still commits."""
+        mine = sa.and_(leases.c.holder == self.holder, leases.c.name.in_(names))
         try:
-            for lease in held:
-                await self._db.execute(
-                    "UPDATE leases SET expires_at = 0 WHERE name = :name AND holder = :holder",
-                    {"name": lease.name, "holder": self.holder},
-                )
+            await self._db.execute(sa.update(leases).where(mine).values(expires_at=0))
         except StorageUnavailable as error:
             logger.warning("Leases are left to expire: {}", error.detail)
 

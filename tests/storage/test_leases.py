@@ -14,6 +14,8 @@ from clavitor_host.storage import leases
 from clavitor_host.storage.database import Database
 from clavitor_host.storage.errors import LeaseLost
 from clavitor_host.storage.leases import LeaseKeeper
+from clavitor_host.storage.shield import uninterrupted
+from clavitor_host.storage.transaction import Transaction
 
 TTL = 0.6
 """Seconds, where a lease is to be lost."""
@@ -94,6 +96,25 @@ async def test_stop_hands_over_at_once_with_a_greater_token(start: Start) -> Non
         assert await waiting.acquired() == 2
 
 
+async def test_stop_frees_what_is_just_being_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that has begun is carried through, though nobody waits for what it says."""
+    first, second = await start(LONG), await start(LONG)
+    committing = asyncio.Event()
+    commit = Transaction.commit
+
+    async def slow(tx: Transaction) -> None:
+        committing.set()
+        await uninterrupted(commit(tx))
+
+    monkeypatch.setattr(Transaction, "commit", slow)
+    lease = first.want("job")
+    await committing.wait()
+    await first.stop()
+    assert not lease.held.is_set()
+    async with asyncio.timeout(LONG / 2):
+        assert await second.want("job").acquired() == 2
+
+
 async def test_a_dead_holder_is_replaced_when_its_time_is_over(start: Start) -> None:
     first, second = await start(), await start()
     began = asyncio.get_running_loop().time()
@@ -146,6 +167,7 @@ async def test_a_holder_that_cannot_renew_knows_it_before_anyone_takes_over(
         )
         assert held.lost.is_set() and not waiting.held.is_set() and len(done) == 1
         await waiting.acquired()
+    monkeypatch.undo()  # the database answers again: what is stopped frees what it may have taken
 
 
 async def test_the_fence_stops_an_old_holder(start: Start, database: Database) -> None:
