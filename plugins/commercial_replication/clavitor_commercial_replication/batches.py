@@ -69,8 +69,8 @@ class Batches:
     async def heartbeat(self, *, alone: bool = True) -> Batch:
         """Return a request without entries: how this POP is, its tokens when they have changed, and its hashes when
         it is time and nothing is dirty. alone: nothing is on its way; else it claims nothing."""
+        now = await self._all_committed()
         async with self._host.db.snapshot() as tx:
-            now = self._host.clock.now_us()
             known, peer = await state.required(tx), await state.peer(tx)
             self._confirmed = (peer.complete_rev, peer.applied_max_rev)
             self._set_depth(await queue.depth(tx))
@@ -112,7 +112,17 @@ class Batches:
             return found, batch
         batch = batch._replace(head_rev=found.head_rev)
         self.complete = rules.completes(alone=alone, passed=found.left_out, more=found.more)
-        return found, self._claiming(batch, at, complete=self.complete and not found.quarantined)
+        return found, self._claiming(batch, found.head_at, complete=self.complete and not found.quarantined)
+
+    async def _all_committed(self) -> int:
+        """Return a moment, in µs, before which every write was made that is committed by now, and no other.
+
+        A write gets its time before its commit. Both are under the lock of the vault's head: so is this look at the
+        clock. For a batch the time of the newest write says the same, without a lock.
+        """
+        async with self._host.db.transaction() as tx:
+            await self._host.vault.lock(tx)
+            return self._host.clock.now_us()
 
     def plain(self, known: State, tasks: Sequence[Task], at: int) -> Batch:
         """Return a request that claims nothing but its entries."""

@@ -20,14 +20,14 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _SLICE = """
 SELECT queue.rev, queue.entry_id, queue.method, queue.raw_payload, queue.environment_id, queue.epoch, queue.created_at,
-    queue.queued_at, queue.retry_count, page.total, (SELECT rev FROM vault_head WHERE id = 1) AS head_rev,
+    queue.queued_at, queue.retry_count, page.total, head.rev AS head_rev, head.updated_at AS head_at,
     EXISTS (SELECT 1 FROM replication_queue WHERE quarantined_at IS NOT NULL) AS quarantined
 FROM (
     SELECT rev, size, SUM(size) OVER (ORDER BY rev) AS total
     FROM (
         SELECT rev, size FROM replication_queue WHERE rev > :after AND quarantined_at IS NULL ORDER BY rev LIMIT :limit
     ) AS next_ones
-) AS page JOIN replication_queue AS queue ON queue.rev = page.rev
+) AS page JOIN replication_queue AS queue ON queue.rev = page.rev JOIN vault_head AS head ON head.id = 1
 WHERE page.total - page.size <= :max_bytes
 ORDER BY queue.rev
 """
@@ -50,7 +50,8 @@ _REVS = {
 
 
 class Slice(NamedTuple):
-    """What to send next, at one moment. `tasks`: in rev order. `head_rev`: the vault's then, 0 when there are no tasks.
+    """What to send next, at one moment. `tasks`: in rev order. `head_rev`: the vault's then, 0 when there are no tasks;
+    `head_at`: when that was written, in µs.
 
     `passed`: the lowest rev that was left out because its entry is in `skip`; `left_out`: how many were. `more`: there
     are rows behind these; quarantined ones do not count: whether there are any is in `quarantined`. `settled`: how many
@@ -64,6 +65,7 @@ class Slice(NamedTuple):
     quarantined: bool = False
     left_out: int = 0
     settled: int = 0
+    head_at: int = 0
 
 
 async def look(
@@ -87,7 +89,8 @@ async def look(
         rows = await source.fetch_all(_SLICE, values)
         tasks: list[Task] = []
         for number, row in enumerate(rows):
-            if number == limit or (number and row["total"] > max_bytes):
+            more = number == limit or (number > 0 and row["total"] > max_bytes)
+            if more:
                 break
             if settled and settled.get(row["entry_id"]) == row["rev"]:
                 known += 1
@@ -96,11 +99,11 @@ async def look(
                 left_out += 1
             else:
                 tasks.append(Task._make(list(row.values())[:_WIDTH]))
-        else:
-            head_rev, quarantined = (rows[0]["head_rev"], bool(rows[0]["quarantined"])) if rows else (0, False)
-            return Slice(tasks, head_rev, passed, False, quarantined, left_out, known)
-        if tasks:
-            return Slice(tasks, row["head_rev"], passed, True, bool(row["quarantined"]), left_out, known)
+        if not rows:
+            return Slice(tasks, passed=passed, left_out=left_out, settled=known)
+        if tasks or not more:
+            quarantined = bool(row["quarantined"])
+            return Slice(tasks, row["head_rev"], passed, more, quarantined, left_out, known, row["head_at"])
         after_rev = rows[number - 1]["rev"]
 
 

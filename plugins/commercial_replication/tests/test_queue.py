@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from clavitor_commercial_replication import queue, tables
+from clavitor_commercial_replication import queue, state, tables
+from clavitor_commercial_replication.batches import Batches
 from clavitor_commercial_replication.models import Task
+from clavitor_commercial_replication.window import Window
 from clavitor_commercial_replication_testing.apps import Pop
 
-from clavitor_host.api import entries
+from clavitor_host.api import Transaction, entries
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +169,30 @@ async def test_a_look_does_not_walk_past_what_is_quarantined(lone_primary: Pop) 
     plan = [row["detail"] for row in rows]
     assert any("ix_replication_queue_sendable" in line for line in plan), plan
     assert any("ix_replication_queue_quarantined" in line for line in plan), plan
+
+
+async def test_a_batch_claims_no_time_at_which_a_write_was_under_way(
+    lone_primary: Pop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write has its time before its commit: one that is not in the batch may be older than the batch."""
+    first = await lone_primary.put("a")
+    committing, go = asyncio.Event(), asyncio.Event()
+    commit = Transaction.commit
+
+    async def slow(tx: Transaction) -> None:
+        committing.set()
+        await go.wait()
+        await commit(tx)
+
+    monkeypatch.setattr(Transaction, "commit", slow)
+    writing = asyncio.create_task(lone_primary.put("b"))
+    await committing.wait()
+    service = lone_primary.service
+    known = await state.required(lone_primary.host.db)
+    window = Window(service.wake)
+    found, batch = await Batches(service).next(known, window, max_bytes=queue.MAX_BYTES, resting=())
+    go.set()
+    second = await writing
+    assert [task.entry_id for task in found.tasks] == ["a"]
+    assert batch.complete_rev == first.rev
+    assert batch.as_of == first.updated_at < second.updated_at
