@@ -115,7 +115,7 @@ class Batches:
         return found, self._claiming(batch, found.head_at, complete=self.complete and not found.quarantined)
 
     async def _all_committed(self) -> int:
-        """Return a moment, in µs, before which every write was made that is committed by now, and no other.
+        """Return a moment, in µs: every write that has an earlier time is committed by now.
 
         A write gets its time before its commit. Both are under the lock of the vault's head: so is this look at the
         clock. For a batch the time of the newest write says the same, without a lock.
