@@ -110,6 +110,7 @@ class LeaseKeeper:
         self._ttl = ttl
         self._longest = int(ttl * (1 + _SLACK) * 1_000_000)
         self._leases: dict[str, Lease] = {}
+        self._asked: set[str] = set()  # for these the database was asked: only they can be this process's there
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
@@ -145,7 +146,8 @@ class LeaseKeeper:
         self._tasks = []
         for lease in self._leases.values():
             lease._gone()
-        await self._give_back(list(self._leases))
+        if self._asked:
+            await self._give_back(sorted(self._asked))
 
     async def _run(self) -> None:
         while True:
@@ -168,6 +170,7 @@ class LeaseKeeper:
 
     async def _take(self, wanted: Sequence[Lease]) -> None:
         began = self._clock.monotonic()
+        self._asked.update(lease.name for lease in wanted)
         values = {
             "wanted": json.dumps({lease.name: lease.token if lease.held.is_set() else 0 for lease in wanted}),
             "holder": self.holder,

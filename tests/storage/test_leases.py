@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,18 @@ async def test_stop_frees_what_is_just_being_taken(start: Start, monkeypatch: py
     assert not lease.held.is_set()
     async with asyncio.timeout(LONG / 2):
         assert await second.want("job").acquired() == 2
+
+
+async def test_stop_says_nothing_to_a_database_that_was_not_asked(tmp_path: Path) -> None:
+    """A start that fails while it migrates stops its keeper too: no table is there yet."""
+    db = Database(f"sqlite:///{tmp_path / 'without_tables.db'}")
+    await db.open()
+    try:
+        keeper = LeaseKeeper(db, SystemClock())
+        keeper.want("job")
+        await keeper.stop()
+    finally:
+        await db.close()
 
 
 async def test_a_dead_holder_is_replaced_when_its_time_is_over(start: Start) -> None:
