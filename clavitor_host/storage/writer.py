@@ -1,6 +1,7 @@
 """Group commit: writes that arrive together share one transaction and one fsync, yet each gets its own answer.
 
-1. `submit` queues an operation and waits.
+1. `submit` queues an operation and waits. A patient one waits for company: it goes with the next that is not, or alone
+   when its time is over.
 2. One task takes what has queued, at most `max_batch`, and opens one transaction.
 3. Operations with the same `apply` go to it together, in their order; deferred rows are written set-wise.
 4. One commit. Only then is anyone answered.
@@ -47,6 +48,8 @@ class GroupCommitWriter:
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._queue: deque[_Item] = deque()
+        self._patient: list[_Item] = []
+        self._patience: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
@@ -66,7 +69,7 @@ class GroupCommitWriter:
         if running is None or calling is None:
             return
         self._stopping = True
-        self._wake.set()
+        self._hurry()
         await running
         self._callbacks.put_nowait(None)
         await calling
@@ -75,13 +78,15 @@ class GroupCommitWriter:
     @property
     def queued(self) -> int:
         """How many operations wait."""
-        return len(self._queue)
+        return len(self._queue) + len(self._patient)
 
-    async def submit(self, apply: Apply[Op, Result], op: Op, *, last: bool = False) -> Result:
+    async def submit(self, apply: Apply[Op, Result], op: Op, *, last: bool = False, patience: float = 0.0) -> Result:
         """Have `apply` carry out `op`; return its result once it is committed, or raise its exception.
 
         last: after everything else of the transaction. Whoever locks a row that others lock at their end says so:
         in another order, two servers on one PostgreSQL would wait for each other.
+        patience: seconds that it may wait for another operation whose commit it can share. One timer serves all: what
+        comes while it runs waits no longer than what set it.
         A caller that is cancelled while its operation still waits takes it back. Raises `StorageUnavailable`:
         code `overloaded` when the queue is full, otherwise what the database says; `RuntimeError` inside an open
         transaction, which would wait for itself.
@@ -90,12 +95,26 @@ class GroupCommitWriter:
             raise unavailable("The server is stopping.")
         if self._db.current() is not None:
             raise RuntimeError("a transaction is open in this task: it would wait for itself")
-        if len(self._queue) >= self._max_queue:
+        if self.queued >= self._max_queue:
             raise StorageUnavailable("Too many writes are waiting; try again.", code=OVERLOADED)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Item(apply, op, answer, last))
-        self._wake.set()
+        item = _Item(apply, op, answer, last)
+        if patience <= 0:
+            self._queue.append(item)
+            self._wake.set()
+        else:
+            self._patient.append(item)
+            self._patience = self._patience or asyncio.get_running_loop().call_later(patience, self._hurry)
         return await answer
+
+    def _hurry(self) -> None:
+        """Have what was patient taken next."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self._queue.extend(self._patient)
+        self._patient = []
+        self._wake.set()
 
     async def _run(self) -> None:
         while True:
@@ -109,6 +128,8 @@ class GroupCommitWriter:
                 await self._wake.wait()
 
     def _take(self) -> list[_Item]:
+        if self._queue and self._patient:
+            self._hurry()
         batch: list[_Item] = []
         while self._queue and len(batch) < self._max_batch:
             item = self._queue.popleft()

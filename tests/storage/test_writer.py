@@ -70,6 +70,47 @@ async def test_concurrent_writes_share_commits(
     assert commits.count == 2  # 128 and 72
 
 
+async def test_a_patient_write_shares_the_commit_of_the_next_that_is_not(
+    database: Database, writer: GroupCommitWriter, put: Apply[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = Commits(database, monkeypatch)
+    patient = [asyncio.create_task(writer.submit(put, key, patience=60.0)) for key in ("a", "b")]
+    await asyncio.sleep(0.05)
+    assert (commits.count, writer.queued) == (0, 2)
+    assert await writer.submit(put, "c") == "stored c"
+    assert await asyncio.gather(*patient) == ["stored a", "stored b"]
+    assert (commits.count, writer.queued) == (1, 0)
+    assert await stored(database) == ["a", "b", "c"]
+
+
+async def test_a_patient_write_without_company_is_committed_when_its_time_is_over(
+    database: Database, writer: GroupCommitWriter, put: Apply[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = Commits(database, monkeypatch)
+    began = asyncio.get_running_loop().time()
+    answers = await asyncio.gather(
+        writer.submit(put, "a", patience=0.1),
+        writer.submit(put, "b", patience=60.0),
+        writer.submit(put, "c", patience=60.0),
+    )
+    assert list(answers) == ["stored a", "stored b", "stored c"]
+    assert commits.count == 1
+    assert asyncio.get_running_loop().time() - began >= 0.09
+    assert await writer.submit(put, "d", patience=0.01) == "stored d"  # the timer is set anew
+    assert commits.count == 2
+
+
+async def test_stop_commits_what_is_patient_at_once(database: Database, put: Apply[str, str]) -> None:
+    writer = GroupCommitWriter(database, max_queue=2)
+    await writer.start()
+    patient = [asyncio.create_task(writer.submit(put, key, patience=60.0)) for key in ("a", "b")]
+    await asyncio.sleep(0)
+    with pytest.raises(StorageUnavailable):
+        await writer.submit(put, "one too many")
+    await writer.stop()
+    assert await asyncio.gather(*patient) == ["stored a", "stored b"]
+
+
 async def test_an_answer_means_committed(database: Database, writer: GroupCommitWriter, put: Apply[str, str]) -> None:
     await writer.submit(put, "a")
     other = Database(database.url)
