@@ -8,20 +8,21 @@ so, and what was sent twice the backup knows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from clavitor_commercial_replication import behind, fencing, queue, state
 from clavitor_commercial_replication.backoff import FIRST, Backoff, Resting
 from clavitor_commercial_replication.batches import Batches
+from clavitor_commercial_replication.confirming import PATIENCE, Confirming, has_lost
 from clavitor_commercial_replication.enlist import enlist, enlist_again
 from clavitor_commercial_replication.link import Link, LinkError, Rejected, Unauthorised
 from clavitor_commercial_replication.models import Answer, Batch, Failure, State, Task
 from clavitor_commercial_replication.trouble import Trouble
 from clavitor_commercial_replication.window import Window
 from clavitor_commercial_replication.words import entries
-from clavitor_host.api import StorageUnavailable, Transaction
+from clavitor_host.api import StorageUnavailable
 
 if TYPE_CHECKING:
     from clavitor_commercial_replication.service import Replication
@@ -38,16 +39,6 @@ TOKENS_INTERVAL = 1.0
 
 TOKENS_REFUSED = 60.0
 """The same once the backup has refused them."""
-
-
-class Confirmed(NamedTuple):
-    """What an answer changes here. `acks`: `(entry id, rev)`; `at`: µs; `stream`: the epoch and stream that it is of;
-    `peer`: columns of `replication_peer`, while this POP is the primary of that stream."""
-
-    acks: Sequence[tuple[str, int]]
-    at: int
-    stream: tuple[int | None, str | None]
-    peer: Mapping[str, Any]
 
 
 class Superseded(Exception):
@@ -70,6 +61,7 @@ class Sender:
         self._service = service
         self._host = service.host
         self._batches = Batches(service)
+        self._confirming = Confirming(service)
         self._trouble = Trouble(service)
         self._resting = Resting(service.host.clock)
         self._max_bytes = queue.MAX_BYTES
@@ -108,7 +100,7 @@ class Sender:
         if known.role != "primary" or self._service.config.backup_url is None:
             await self._wait(self._service.config.heartbeat_interval)
             return
-        await self._heartbeat(known)
+        await self._heartbeat()
         window = Window(self._service.wake)
         try:
             while await self._round(window):
@@ -123,21 +115,29 @@ class Sender:
         if not window.has_room:
             await self._service.wake.wait()
             return True
-        known = await state.required(self._host.db)
-        if known.role != "primary" or not known.enlisted:
-            return False
         if (due := self._resting.wake()) is not None:
             window.rewind(due)
-        while window.has_room and await self._launch(window, known):
-            pass
+        if (self._service.news or not window.seen) and not await self._fill(window):
+            return False
         if await self._has_tokens():
-            await self._heartbeat(known, alone=window.empty)
+            await self._heartbeat(alone=window.empty)
         elif not window.empty:
             await self._service.wake.wait()
         elif self._idle_for <= 0 or not (self._batches.complete or self._resting.ids):
-            await self._heartbeat(known)
+            await self._heartbeat()
+            window.rewind(1)  # a look now and then, should a signal ever be lost
         else:
             await self._wait(self._idle_for)
+        return True
+
+    async def _fill(self, window: Window) -> bool:
+        """Send what there is to send, as far as there is room; False when this POP's state has changed."""
+        self._service.news = False
+        known = await state.required(self._host.db)
+        if known.role != "primary" or not known.enlisted:
+            return False
+        while window.has_room and await self._launch(window, known):
+            pass
         return True
 
     async def _launch(self, window: Window, known: State) -> bool:
@@ -175,7 +175,7 @@ class Sender:
 
     # --- requests and their answers ------------------------------------------------------------------------------
 
-    async def _heartbeat(self, known: State, *, alone: bool = True) -> None:
+    async def _heartbeat(self, *, alone: bool = True) -> None:
         batch = await self._batches.heartbeat(alone=alone)
         try:
             answer = await self._request(batch)
@@ -185,7 +185,7 @@ class Sender:
             bare = batch._replace(tokens=None)
             answer = await self._request(bare)
             await self._give_up_tokens(batch, error)
-        await self._confirm(known, (), batch, answer)
+        await self._confirm((), batch, answer)
 
     async def _give_up_tokens(self, batch: Batch, error: Rejected) -> None:
         """Do without tokens that the backup does not take, until they have changed."""
@@ -216,7 +216,7 @@ class Sender:
         except LinkError:
             self._failed.extend(tasks)
             raise
-        await self._confirm(known, tasks, batch, answer, settled)
+        await self._confirm(tasks, batch, answer, settled)
         await self._look_after(known, tasks, answer)
 
     async def _request(self, batch: Batch) -> Answer:
@@ -233,7 +233,6 @@ class Sender:
 
     async def _confirm(
         self,
-        known: State,
         tasks: Sequence[Task],
         batch: Batch,
         answer: Answer,
@@ -241,48 +240,23 @@ class Sender:
     ) -> None:
         """Forget what the backup has, and note how it is. settled: called before, when it has all of it."""
         await self._check_behind(batch, answer)
-        if _has_lost(batch, answer):
+        if has_lost(batch, answer):
             raise Replaced(batch, answer)
         by_id = {task.entry_id: task for task in tasks}
         done = [by_id[entry_id] for entry_id in dict.fromkeys((*answer.acknowledged, *answer.already_exists))]
         at = self._host.clock.now_us()
-        peer: dict[str, Any] = {
-            "heard_at": at,
-            "acked_at": at,
-            "applied_max_rev": answer.applied_max_rev,
-            "last_error": None,
-            "last_error_at": None,
-        }
         self._batches.answered(batch, answer)
-        if batch.tokens_digest is not None:
-            peer["tokens_digest"] = answer.tokens_digest
-        for name in ("complete_rev", "pop", "audit_head"):
-            if (value := getattr(answer, name)) is not None:
-                peer[name] = value
-        if batch.buckets is not None and answer.differing is not None:
-            peer |= {"compared_at": at, "mismatches": len(answer.differing)}
         if done:
             self._refused = 0
             self._refusals.reset()
             self._max_bytes = min(self._max_bytes + MIN_BYTES, queue.MAX_BYTES)
-        if settled is not None and len(done) == len(tasks):
+        all_done = settled is not None and len(done) == len(tasks)
+        if settled is not None and all_done:
             settled()
-        acks = [(task.entry_id, task.rev) for task in done]
-        await self._host.writer.submit(self._record, Confirmed(acks, at, (batch.epoch, batch.stream_id), peer))
+        await self._confirming.note(done, batch, answer, at, patience=PATIENCE if all_done else 0.0)
         self._service.metrics.acknowledged.observe_many([max(at - task.queued_at, 0) / 1_000_000 for task in done])
         self._trouble.over()
         self._next_heartbeat = self._host.clock.monotonic() + self._service.config.heartbeat_interval
-
-    async def _record(self, tx: Transaction, confirmed: Sequence[Confirmed]) -> Sequence[None]:
-        await self._host.vault.lock(tx)
-        acks = [ack for one in confirmed for ack in one.acks]
-        await queue.clear(tx, acks, confirmed[-1].at)
-        known = await state.required(tx)
-        stream = (known.epoch, known.stream_id) if known.role == "primary" else None
-        peer = {name: value for one in confirmed if one.stream == stream for name, value in one.peer.items()}
-        if peer:
-            await state.update_peer(tx, **peer)
-        return [None] * len(confirmed)
 
     async def _check_behind(self, batch: Batch, answer: Answer) -> None:
         """Stop for good when the backup has more of this stream than this vault ever wrote: it was restored.
@@ -293,7 +267,7 @@ class Sender:
         if answer.epoch != batch.epoch:
             return
         highest = answer.applied_max_rev
-        if highest > await self._host.vault.head_rev():
+        if highest > (batch.head_rev or 0) and highest > await self._host.vault.head_rev():
             await self._stop_behind(answer.epoch)
         if not self._answered:
             epoch, began_at = self._service.began_at
@@ -404,16 +378,6 @@ class Sender:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
-
-
-def _has_lost(batch: Batch, answer: Answer) -> bool:
-    """Tell whether the backup has less of this stream than it had confirmed before the request was made. While it is
-    being re-seeded it does not say; when both were found equal, it has lost nothing."""
-    if batch.confirmed_rev is None or answer.complete_rev is None or answer.epoch != batch.epoch:
-        return False
-    if batch.buckets is not None and answer.differing is not None and not answer.differing:
-        return False
-    return answer.complete_rev < batch.confirmed_rev or answer.applied_max_rev < (batch.confirmed_max_rev or 0)
 
 
 _UNANSWERED = Failure("", "unanswered", "The answer does not mention it.", retryable=True)

@@ -26,7 +26,8 @@ IDENTITY = "identity.changed"
 class Replication:
     """One per app: `host.state["commercial_replication"]`.
 
-    `wake`: set when there may be something to send. `tokens_changed`: set when the mirrored tokens may be out of date.
+    `wake`: set when there may be something to send. `news`: the queue or this POP's state has changed; whoever looks at
+    them resets it before. `tokens_changed`: set when the mirrored tokens may be out of date.
     `began_at`: the epoch and the vault's head when this process began.
     """
 
@@ -36,6 +37,7 @@ class Replication:
         self.metrics = metrics
         self.secrets = Secrets(config)
         self.wake = asyncio.Event()
+        self.news = True
         self.tokens_changed = asyncio.Event()
         self.began_at = (0, 0)
         self._subscriptions: list[Callable[[], None]] = []
@@ -87,7 +89,11 @@ class Replication:
             unsubscribe()
 
     def _subscribe(self, topic: str) -> None:
-        self._subscriptions.append(self.host.signals.subscribe(topic, lambda _: self.wake.set()))
+        self._subscriptions.append(self.host.signals.subscribe(topic, self._note_news))
+
+    def _note_news(self, _: str | None) -> None:
+        self.news = True
+        self.wake.set()
 
     def _note_tokens(self, _: str | None) -> None:
         self.tokens_changed.set()

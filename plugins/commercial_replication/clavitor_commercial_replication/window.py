@@ -20,7 +20,8 @@ IN_FLIGHT = 4
 class Window:
     """`busy`: the entries of all batches. `settled`: of these, what the backup has, id and rev. `cursor`: the rev up to
     which the queue has been looked through; what was passed over is looked at again. `deep`: the queue had more than
-    the last batch took. wake: set when a batch is answered, and when one ends."""
+    the last batch took. `seen`: all of the queue was looked at, so without news it has nothing to send. wake: set when
+    a batch is answered, and when one ends."""
 
     def __init__(self, wake: asyncio.Event) -> None:
         self._wake = wake
@@ -31,6 +32,7 @@ class Window:
         self.settled: dict[str, int] = {}
         self.cursor = 0
         self.deep = False
+        self.seen = False
 
     @property
     def empty(self) -> bool:
@@ -50,6 +52,7 @@ class Window:
     def looked(self, found: Slice) -> None:
         """Take note of what was seen of the queue."""
         self.deep = found.more
+        self.seen = not found.more
         if found.tasks:
             self.cursor = found.tasks[-1].rev
         if found.passed is not None:
@@ -96,6 +99,7 @@ class Window:
     def rewind(self, rev: int) -> None:
         """Have the queue looked through from this rev again."""
         self.cursor = min(self.cursor, rev - 1)
+        self.seen = False
 
     async def abandon(self) -> None:
         """Cancel what is on its way and wait for its end. What the backup took nevertheless, it will know again."""

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from clavitor_commercial_replication import backoff, queue, sender, state, tables, window
+from clavitor_commercial_replication import backoff, confirming, queue, sender, state, tables, window
 from clavitor_commercial_replication.models import Task
+from clavitor_commercial_replication.service import QUEUED
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, pair, until
 from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.network import (
@@ -155,7 +156,7 @@ async def test_the_next_batch_leaves_while_it_is_written_down_that_the_last_one_
     submit = pops.primary.host.writer.submit
 
     async def slow(apply: Any, op: Any, **options: Any) -> Any:
-        if isinstance(op, sender.Confirmed) and op.acks:
+        if isinstance(op, confirming.Confirmed) and op.acks:
             noted.set()
             await go.wait()
         return await submit(apply, op, **options)
@@ -203,6 +204,63 @@ async def test_an_entry_never_travels_twice_at_once(quick_pops: Pair, monkeypatc
     for turn in range(15):
         await asyncio.gather(*(pops.primary.put(f"e{number}", b"%d" % turn) for number in range(20)))
     await pops.settled()
+
+
+async def test_a_lone_write_costs_one_look_at_the_queue(pops: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That its batch was answered, and noted, is no news of the queue."""
+    await greeted(pops)
+    await pops.settled()
+    looks: list[queue.Slice] = []
+    look = queue.look
+
+    async def counted(*args: Any, **options: Any) -> queue.Slice:
+        looks.append(await look(*args, **options))
+        return looks[-1]
+
+    monkeypatch.setattr(queue, "look", counted)
+    for number in range(3):
+        await pops.primary.put(f"e{number}")
+        await pops.settled()
+    assert [[task.entry_id for task in found.tasks] for found in looks if found.tasks] == [["e0"], ["e1"], ["e2"]]
+    assert len([found for found in looks if not found.tasks]) <= 3  # heartbeats may come in between
+
+
+async def test_that_a_batch_arrived_is_noted_by_the_commit_of_the_next_write(
+    pops: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "PATIENCE", 60.0)
+    await greeted(pops)
+    await pops.primary.put("a")
+    await until(lambda: has(pops.backup, "a"))
+    assert await pops.primary.depth() == 1
+    await pops.primary.put("b")
+    assert [row["entry_id"] for row in await queued(pops.primary)] == ["b"]
+    await until(lambda: has(pops.backup, "b"))
+    await pops.primary.put("a", b"two")
+    assert [row["entry_id"] for row in await queued(pops.primary)] == ["a"], "noted is what was sent, not what is"
+    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    await pops.primary.put("c")
+    await pops.settled()
+    assert (await pops.backup.entries())["a"]["encrypted_data"] == encoded(b"two")
+
+
+async def test_a_signal_that_is_lost_costs_no_more_than_the_time_between_two_heartbeats(tmp_path: Path) -> None:
+    async with pair(tmp_path, primary={"heartbeat_interval": "0.2"}) as pops:
+        await greeted(pops)
+        await pops.settled()
+        for unsubscribe in pops.primary.service._subscriptions:
+            unsubscribe()
+        await pops.primary.put("a")
+        await until(lambda: has(pops.backup, "a"))
+        await pops.settled()
+
+
+async def has(pop: Pop, entry_id: str) -> bool:
+    return entry_id in await pop.entries()
+
+
+async def queued(pop: Pop) -> list[Any]:
+    return list(await pop.host.db.fetch_all(sa.select(tables.queue).order_by(tables.queue.c.rev)))
 
 
 async def test_while_idle_nothing_is_sent_but_heartbeats(tmp_path: Path) -> None:
@@ -481,7 +539,7 @@ async def test_a_poison_entry_is_found_and_blocks_no_other(
         await pops.primary.put("e13", b"mended")
         async with pops.primary.host.db.transaction() as tx:
             await queue.requeue(tx, None)
-        pops.primary.service.wake.set()
+            await pops.primary.host.signals.send(tx, QUEUED)
         await pops.settled()
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from clavitor_commercial_replication import mirror, promotion, queue, sender, state, tables
 from clavitor_commercial_replication.link import LinkError
 from clavitor_commercial_replication.models import MirroredToken, Peer
+from clavitor_commercial_replication.service import QUEUED
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, pair, until
 from clavitor_commercial_replication_testing.clocks import QuickClock
 from clavitor_commercial_replication_testing.failover import Ears, heard
@@ -278,7 +279,7 @@ async def test_who_refuses_every_entry_gets_them_in_a_few_goes(tmp_path: Path, c
         pops.network.always = None
         async with pops.primary.host.db.transaction() as tx:
             assert await queue.requeue(tx, None) == 35
-        pops.primary.service.wake.set()
+            await pops.primary.host.signals.send(tx, QUEUED)
         await pops.settled()
 
 
