@@ -142,6 +142,16 @@ class Host:
         plugin reports of itself. Raises `StorageUnavailable`."""
         return await self._status(self)
 
+    async def is_at_work(self, job: str) -> bool:
+        """Tell whether a process of this deployment has the exclusive job `<plugin>.<name>`; so a command that works on
+        the database tells whether a server runs. A killed one counts while its lease lasts, 30 seconds.
+
+        Raises `StorageUnavailable`.
+        """
+        from clavitor_host.storage.leases import is_held
+
+        return await is_held(self.db, self.clock, f"job:{job}")
+
     async def refused(self, request: Request, error: Problem) -> None:
         """Record a refusal in the audit log, once, and bounded. Never raises: the refusal stands without it."""
         with suppress(Problem):

@@ -65,6 +65,12 @@ for _number in (":ttl", ":longest"):
     _TAKE_POSTGRESQL = _TAKE_POSTGRESQL.replace(_number, f"CAST({_number} AS bigint)")
 
 
+async def is_held(db: Database, clock: Clock, name: str) -> bool:
+    """Tell whether any process holds a lease. That of a killed one counts as held until its time is over."""
+    held = sa.select(sa.func.count()).where(leases.c.name == name, leases.c.expires_at > _now(db, clock))
+    return bool(await db.fetch_val(held))
+
+
 class Lease:
     """One wanted lease. `held` and `lost` are events; `token` is the fence while `held` is set."""
 
@@ -196,9 +202,7 @@ class LeaseKeeper:
                 lease._gained(token, began + self._ttl)
 
     async def _any_free(self, waiting: Sequence[Lease]) -> bool:
-        now: Any = (
-            sa.literal_column(_SERVER_NOW, sa.BigInteger) if self._db.dialect == "postgresql" else self._clock.now_us()
-        )
+        now = _now(self._db, self._clock)
         taken = sa.select(sa.func.count()).where(
             leases.c.name.in_([lease.name for lease in waiting]),
             leases.c.holder != self.holder,
@@ -237,3 +241,8 @@ class LeaseKeeper:
         finally:
             sleeping.cancel()
             changed.cancel()
+
+
+def _now(db: Database, clock: Clock) -> Any:
+    """Return the time, in µs, by the clock that judges leases."""
+    return sa.literal_column(_SERVER_NOW, sa.BigInteger) if db.dialect == "postgresql" else clock.now_us()

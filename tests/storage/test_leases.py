@@ -116,6 +116,17 @@ async def test_stop_frees_what_is_just_being_taken(start: Start, monkeypatch: py
         assert await second.want("job").acquired() == 2
 
 
+async def test_others_can_tell_whether_a_lease_is_held(start: Start, database: Database) -> None:
+    clock = SystemClock()
+    assert not await leases.is_held(database, clock, "job")
+    keeper = await start(LONG)
+    await keeper.want("job").acquired()
+    assert await leases.is_held(database, clock, "job")
+    assert not await leases.is_held(database, clock, "another job")
+    await keeper.stop()
+    assert not await leases.is_held(database, clock, "job")
+
+
 async def test_stop_says_nothing_to_a_database_that_was_not_asked(tmp_path: Path) -> None:
     """A start that fails while it migrates stops its keeper too: no table is there yet."""
     db = Database(f"sqlite:///{tmp_path / 'without_tables.db'}")

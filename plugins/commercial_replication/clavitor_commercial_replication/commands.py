@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 UNHEALTHY = 5
 """Exit code: the command worked, and what it checked is not well."""
 
+SENDER = "commercial_replication.sender"
+"""The job that a running server has, whatever its role."""
+
 REPAIR_WAIT = 30.0
 """Seconds for which entries that are sent again are waited for."""
 
@@ -55,6 +58,9 @@ async def status(ctx: typer.Context) -> None:
         facts, found = await facts_of(service), await report(service)
         stale = service.config.stalled_after
         wrong = problems(facts, stale) if facts else ["Replication is off: no role is set."]
+        if facts and not await host.is_at_work(SENDER):
+            wrong.insert(0, "No server runs on this database, so nothing is sent, taken or compared: start it.")
+            found |= {"healthy": False, "problems": wrong}
     if ctx.obj.json:
         terminal.write_json(found if facts else {**found, "healthy": False, "problems": wrong})
     else:

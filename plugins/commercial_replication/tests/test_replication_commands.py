@@ -173,6 +173,9 @@ def test_it_says_in_one_line_what_is_wrong_with_the_other_pop_or_the_configurati
     held = run(pair.primary, "status")
     assert held.returncode == 0 and "last error:" in held.stdout and "All is well." not in held.stdout
     pair.primary.terminate()
+    stopped = run(pair.primary, "status")
+    assert stopped.returncode == 5 and "No server runs on this database" in stopped.stdout
+    assert told(pair.primary, "status", code=5)["problems"][0].startswith("No server runs")
     settings.write_text("", "utf-8")
     assert "replication is off: set a role" in error(pair.primary, "verify")
     off = run(pair.primary, "status")
