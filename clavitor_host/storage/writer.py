@@ -99,16 +99,16 @@ class GroupCommitWriter:
             raise StorageUnavailable("Too many writes are waiting; try again.", code=OVERLOADED)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         item = _Item(apply, op, answer, last)
-        if patience <= 0:
-            self._queue.append(item)
-            self._wake.set()
-        else:
+        if patience > 0 and not self._queue:
             self._patient.append(item)
             self._patience = self._patience or asyncio.get_running_loop().call_later(patience, self._hurry)
+        else:
+            self._hurry()
+            self._queue.append(item)
         return await answer
 
     def _hurry(self) -> None:
-        """Have what was patient taken next."""
+        """Have what was patient taken next, before whatever comes now."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -128,8 +128,6 @@ class GroupCommitWriter:
                 await self._wake.wait()
 
     def _take(self) -> list[_Item]:
-        if self._queue and self._patient:
-            self._hurry()
         batch: list[_Item] = []
         while self._queue and len(batch) < self._max_batch:
             item = self._queue.popleft()

@@ -100,6 +100,25 @@ async def test_a_patient_write_without_company_is_committed_when_its_time_is_ove
     assert commits.count == 2
 
 
+async def test_the_order_is_that_of_submitting_whoever_is_patient(database: Database) -> None:
+    done: list[str] = []
+
+    async def apply(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
+        done.extend(keys)
+        return keys
+
+    writer = GroupCommitWriter(database)
+    await writer.start()
+    await asyncio.gather(
+        writer.submit(apply, "1", patience=60.0),
+        writer.submit(apply, "2"),
+        writer.submit(apply, "3", patience=60.0),
+        writer.submit(apply, "4"),
+    )
+    await writer.stop()
+    assert done == ["1", "2", "3", "4"]
+
+
 async def test_stop_commits_what_is_patient_at_once(database: Database, put: Apply[str, str]) -> None:
     writer = GroupCommitWriter(database, max_queue=2)
     await writer.start()
