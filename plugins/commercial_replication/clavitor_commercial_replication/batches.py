@@ -66,12 +66,15 @@ class Batches:
         """Have the hashes compared as soon as nothing waits: the backup is not what it was."""
         self._compare_at = float("-inf")
 
-    async def heartbeat(self, *, alone: bool = True) -> Batch:
+    async def heartbeat(self, *, alone: bool = True) -> Batch | None:
         """Return a request without entries: how this POP is, its tokens when they have changed, and its hashes when
-        it is time and nothing is dirty. alone: nothing is on its way; else it claims nothing."""
+        it is time and nothing is dirty; None when it is not the primary. alone: nothing is on its way; else it claims
+        nothing."""
         now = await self._all_committed()
         async with self._host.db.snapshot() as tx:
             known, peer = await state.required(tx), await state.peer(tx)
+            if known.role != "primary":
+                return None
             self._confirmed = (peer.complete_rev, peer.applied_max_rev)
             self._set_depth(await queue.depth(tx))
             await self._look_at_audit(tx)

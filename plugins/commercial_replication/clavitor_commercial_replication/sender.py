@@ -42,7 +42,7 @@ TOKENS_REFUSED = 60.0
 
 
 class Superseded(Exception):
-    """This POP has been fenced, and sends no more."""
+    """This POP is no longer the primary, and sends no more."""
 
 
 class Replaced(Exception):
@@ -132,7 +132,8 @@ class Sender:
 
     async def _fill(self, window: Window) -> bool:
         """Send what there is to send, as far as there is room; False when this POP's state has changed."""
-        self._service.news = False
+        if not window.cursor:
+            self._service.news = False  # else it may be of what lies before the cursor
         known = await state.required(self._host.db)
         if known.role != "primary" or not known.enlisted:
             return False
@@ -177,6 +178,8 @@ class Sender:
 
     async def _heartbeat(self, *, alone: bool = True) -> None:
         batch = await self._batches.heartbeat(alone=alone)
+        if batch is None:
+            raise Superseded
         try:
             answer = await self._request(batch)
         except Rejected as error:

@@ -102,8 +102,10 @@ class Window:
         self.seen = False
 
     async def abandon(self) -> None:
-        """Cancel what is on its way and wait for its end. What the backup took nevertheless, it will know again."""
-        for running in self._running:
-            running.cancel()
+        """Cancel what is on its way and wait for its end. What the backup took nevertheless, it will know again; what
+        it is known to have is written down."""
+        for running, tasks in self._running.items():
+            if tasks[0].entry_id not in self.settled:
+                running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         self._running.clear()

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from clavitor_commercial_replication import backoff, confirming, queue, sender, state, tables, window
+from clavitor_commercial_replication import backoff, confirming, fencing, queue, sender, state, tables, window
 from clavitor_commercial_replication.models import Task
 from clavitor_commercial_replication.service import QUEUED
 from clavitor_commercial_replication_testing.apps import Pair, Pop, encoded, pair, until
@@ -253,6 +253,88 @@ async def test_a_signal_that_is_lost_costs_no_more_than_the_time_between_two_hea
         await pops.primary.put("a")
         await until(lambda: has(pops.backup, "a"))
         await pops.settled()
+
+
+async def test_what_is_queued_anew_before_the_cursor_is_seen_once_all_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the window was full when it was told, another entry rests, and no heartbeat is due."""
+    monkeypatch.setattr(queue.look, "__kwdefaults__", {**(queue.look.__kwdefaults__ or {}), "limit": 2})
+    monkeypatch.setattr(backoff, "pause", lambda _: 600.0)
+    async with pair(tmp_path, primary={"heartbeat_interval": "300", "compare_interval": "300"}) as pops:
+        db = pops.primary.host.db
+        await greeted(pops)
+        go: dict[str, asyncio.Event] = {}
+
+        async def gated(request: httpx.Request, forward: Forward) -> httpx.Response:
+            entries = body_of(request)["entries"]
+            first = entries[0]["entry_id"] if entries else ""
+            if first == "low":
+                return httpx.Response(400, json={"code": "no", "detail": "No."}, request=request)
+            if first:
+                await go.setdefault(first, asyncio.Event()).wait()
+            answer = await forward(request)
+            if first != "e2":
+                return answer
+            body = answer.json()
+            body["acknowledged"].remove("e3")
+            return httpx.Response(200, json=body, request=request)
+
+        pops.network.always = gated
+        await pops.primary.put("low")
+        await until(lambda: is_quarantined(pops.primary, "low"))
+        await pops.primary.write(*(Write("put", f"e{number}", encoded(b"x")) for number in range(9)))
+        await until(lambda: sent(pops, 1 + 4))
+        async with db.transaction() as tx:
+            await pops.primary.host.vault.lock(tx)
+            assert await queue.requeue(tx, None) == 1
+            await pops.primary.host.signals.send(tx, QUEUED)
+        go["e0"].set()
+        await until(lambda: sent(pops, 1 + 5))
+        for first in ("e2", "e4", "e6", "e8"):
+            go.setdefault(first, asyncio.Event()).set()
+        await until(lambda: sent(pops, 1 + 6))
+        assert batches(pops)[-1] == ["low"]
+
+
+async def test_who_is_no_longer_the_primary_sends_no_heartbeat(tmp_path: Path) -> None:
+    """Another process fenced this POP, and the signal is late."""
+    async with pair(tmp_path, primary={"heartbeat_interval": "0.2"}) as pops:
+        await greeted(pops)
+        await pops.settled()
+        for unsubscribe in pops.primary.service._subscriptions:
+            unsubscribe()
+        await fencing.fence(pops.primary.service, "superseded", 2)
+        pops.network.requests.clear()
+        await asyncio.sleep(0.7)
+        assert [body_of(request)["epoch"] for request in pops.network.requests if body_of(request)["epoch"] > 1] == []
+        assert (await state.peer(pops.primary.host.db)).last_error is None
+
+
+async def test_a_stop_notes_what_the_backup_is_known_to_have(pops: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "PATIENCE", 0.5)
+    await greeted(pops)
+    await pops.settled()
+    answered = asyncio.Event()
+    settle = window.Window.settle
+
+    def told(self: window.Window, tasks: list[Task]) -> None:
+        settle(self, tasks)
+        answered.set()
+
+    monkeypatch.setattr(window.Window, "settle", told)
+    await pops.primary.put("a")
+    await answered.wait()
+    await pops.primary.app.jobs.stop()
+    assert await pops.primary.depth() == 0
+
+
+async def is_quarantined(pop: Pop, entry_id: str) -> bool:
+    return any(row["quarantined_at"] for row in await queued(pop) if row["entry_id"] == entry_id)
+
+
+async def sent(pops: Pair, number: int) -> bool:
+    return len(batches(pops)) >= number
 
 
 async def has(pop: Pop, entry_id: str) -> bool:
