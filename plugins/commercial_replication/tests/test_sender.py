@@ -231,11 +231,11 @@ async def test_that_a_batch_arrived_is_noted_by_the_commit_of_the_next_write(
     monkeypatch.setattr(sender, "PATIENCE", 60.0)
     await greeted(pops)
     await pops.primary.put("a")
-    await until(lambda: has(pops.backup, "a"))
-    assert await pops.primary.depth() == 1
+    await until(lambda: is_to_be_noted(pops.primary))
+    assert await has(pops.backup, "a") and await pops.primary.depth() == 1
     await pops.primary.put("b")
     assert [row["entry_id"] for row in await queued(pops.primary)] == ["b"]
-    await until(lambda: has(pops.backup, "b"))
+    await until(lambda: is_to_be_noted(pops.primary))
     await pops.primary.put("a", b"two")
     assert [row["entry_id"] for row in await queued(pops.primary)] == ["a"], "noted is what was sent, not what is"
     monkeypatch.setattr(sender, "PATIENCE", 0.0)
@@ -327,6 +327,11 @@ async def test_a_stop_notes_what_the_backup_is_known_to_have(pops: Pair, monkeyp
     await answered.wait()
     await pops.primary.app.jobs.stop()
     assert await pops.primary.depth() == 0
+
+
+async def is_to_be_noted(pop: Pop) -> bool:
+    """Tell whether the backup has answered, and the note of it waits for company."""
+    return len(pop.host.writer._patient) == 1
 
 
 async def is_quarantined(pop: Pop, entry_id: str) -> bool:
